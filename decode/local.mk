@@ -1,0 +1,37 @@
+noinst_LIBRARIES += libdecode.a
+
+libdecode_a_SOURCES = \
+	decode/codec.c \
+	decode/codec.h \
+	decode/codec_scalar.c \
+	decode/codec_tables.h \
+	decode/dtype.c \
+	decode/dtype.h \
+	decode/error.c \
+	decode/error.h \
+	decode/json.c \
+	decode/json.h \
+	decode/npy.c \
+	decode/npy.h \
+	decode/range.c \
+	decode/range.h \
+	decode/safetensors.c \
+	decode/safetensors.h
+
+# Objects that everything above decode/ links; one library per instruction set beside the
+# portable one, because only those files may use its instructions.
+DECODE_LIBS = libdecode.a
+
+if BUILD_X86
+noinst_LIBRARIES += libdecode_avx2.a libdecode_avx512.a
+libdecode_avx2_a_SOURCES = decode/codec_avx2.c
+libdecode_avx2_a_CFLAGS = $(AM_CFLAGS) -mavx2 -mf16c -mfma -mbmi2
+libdecode_avx512_a_SOURCES = decode/codec_avx512.c
+libdecode_avx512_a_CFLAGS = $(AM_CFLAGS) -mavx512f -mavx512bw -mavx512vl -mavx512dq
+DECODE_LIBS += libdecode_avx2.a libdecode_avx512.a
+endif
+if BUILD_NEON
+noinst_LIBRARIES += libdecode_neon.a
+libdecode_neon_a_SOURCES = decode/codec_neon.c
+DECODE_LIBS += libdecode_neon.a
+endif
