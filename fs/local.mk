@@ -1,0 +1,40 @@
+noinst_LIBRARIES += libfs.a
+
+# Everything but FUSE: what the mount and the exports share.
+libfs_a_SOURCES = \
+	fs/base/bytes.c fs/base/bytes.h \
+	fs/base/json_text.c fs/base/json_text.h \
+	fs/base/log.c fs/base/log.h \
+	fs/base/options.c fs/base/options.h \
+	fs/cache/cache.c fs/cache/cache.h \
+	fs/cache/list.h \
+	fs/cache/prefetch.c fs/cache/prefetch.h \
+	fs/checkpoint/checkpoint.c fs/checkpoint/checkpoint.h \
+	fs/checkpoint/index.c fs/checkpoint/index.h \
+	fs/checkpoint/mxfp4.c fs/checkpoint/mxfp4.h \
+	fs/checkpoint/source.c fs/checkpoint/source.h \
+	fs/view/checksums.c fs/view/checksums.h \
+	fs/view/content.c fs/view/content.h \
+	fs/view/extents.c fs/view/extents.h \
+	fs/view/manifest.c fs/view/manifest.h \
+	fs/view/names.c fs/view/names.h \
+	fs/view/reader.c fs/view/reader.h \
+	fs/view/statistics.c fs/view/statistics.h \
+	fs/view/tree.c fs/view/tree.h \
+	fs/view/view.c fs/view/view.h \
+	fs/view/xattr.c
+libfs_a_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(XXHASH_CFLAGS)
+
+FS_LIBS = libfs.a $(DECODE_LIBS) $(CJSON_LIBS) $(XXHASH_LIBS)
+
+bin_PROGRAMS += tensorport-mount
+tensorport_mount_SOURCES = \
+	fs/mount/daemon.c fs/mount/daemon.h \
+	fs/mount/main.c \
+	fs/mount/mount_point.c fs/mount/mount_point.h \
+	fs/mount/operations.c fs/mount/operations.h \
+	fs/mount/options.c fs/mount/options.h \
+	fs/mount/session.c fs/mount/session.h \
+	fs/mount/watch.c fs/mount/watch.h
+tensorport_mount_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS) $(SYSTEMD_CFLAGS)
+tensorport_mount_LDADD = $(FS_LIBS) $(FUSE_LIBS) $(SYSTEMD_LIBS)

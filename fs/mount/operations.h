@@ -1,0 +1,29 @@
+/* The tree as FUSE operations: each translates one request and replies exactly once. */
+#ifndef TENSORPORT_FS_MOUNT_OPERATIONS_H
+#define TENSORPORT_FS_MOUNT_OPERATIONS_H
+
+#define FUSE_USE_VERSION 314
+#include <fuse_lowlevel.h>
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "fs/view/tree.h"
+
+/* What the operations work on: the user data of the session. */
+struct tp_mount {
+    struct tp_tree *tree;
+    uid_t user;
+    gid_t group;
+    bool direct_io;
+    void (*ready)(void *context); /* called once the kernel has accepted the mount */
+    void *context;
+    int read_ahead_fd; /* the mount's read_ahead_kb, or -1 */
+    atomic_bool read_ahead_raised;
+    _Atomic int64_t last_used; /* seconds of CLOCK_MONOTONIC; for the idle timeout */
+};
+
+extern const struct fuse_lowlevel_ops tp_mount_operations;
+
+#endif

@@ -1,0 +1,103 @@
+/* One tensor is one line, so that the file can be searched with grep. cJSON prints each line;
+ * numbers go in as text, for cJSON's are doubles. */
+#include "fs/view/manifest.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/base/json_text.h"
+
+static void add_tensor_source(cJSON *object, const struct tp_tensor *tensor)
+{
+    cJSON_AddStringToObject(object, "dtype", tp_dtype_name(tensor->dtype));
+    tp_json_add_text(object, "file", tensor->shard->name, strlen(tensor->shard->name));
+    tp_json_add_unsigned(object, "offset", tensor->offset);
+    tp_json_add_unsigned(object, "nbytes", tensor->nbytes);
+}
+
+static void add_source(cJSON *object, const struct tp_view_tensor *tensor)
+{
+    cJSON *source = cJSON_AddObjectToObject(object, "source");
+    if (tensor->pair == NULL) {
+        add_tensor_source(source, tensor->stored);
+        return;
+    }
+    add_tensor_source(cJSON_AddObjectToObject(source, "blocks"), tensor->pair->blocks);
+    add_tensor_source(cJSON_AddObjectToObject(source, "scales"), tensor->pair->scales);
+}
+
+static cJSON *describe(const struct tp_view_file *file)
+{
+    const struct tp_view_tensor *tensor = file->tensor;
+    char shard[TP_SHARD_NAME_MAX], path[TP_SHARD_NAME_MAX + 256];
+    tp_view_shard_name((size_t)file->shard, shard);
+    snprintf(path, sizeof path, "%s/%s", shard, file->name);
+    cJSON *object = cJSON_CreateObject();
+    tp_json_add_text(object, "name", tensor->name, tensor->name_length);
+    tp_json_add_text(object, "file", path, strlen(path));
+    cJSON *shape = cJSON_AddArrayToObject(object, "shape");
+    for (size_t i = 0; i < tensor->rank; i++)
+        cJSON_AddItemToArray(shape, tp_json_unsigned_item(tensor->shape[i]));
+    cJSON_AddStringToObject(object, "dtype", tensor->dtype_name);
+    tp_json_add_unsigned(object, "nbytes", file->content.data_length);
+    add_source(object, tensor);
+    return object;
+}
+
+static int print_tensors(const struct tp_view *view, FILE *stream)
+{
+    for (size_t i = 0; i < view->n_tensors; i++) {
+        cJSON *object = describe(&view->files[i]);
+        char *line = cJSON_PrintUnformatted(object);
+        cJSON_Delete(object);
+        if (line == NULL)
+            return -ENOMEM;
+        fprintf(stream, "%s\n    %s", i == 0 ? "" : ",", line);
+        cJSON_free(line);
+    }
+    return 0;
+}
+
+static int print_name(const struct tp_checkpoint *checkpoint, FILE *stream)
+{
+    cJSON *name = tp_json_text_item(checkpoint->name, strlen(checkpoint->name));
+    char *text = cJSON_PrintUnformatted(name);
+    cJSON_Delete(name);
+    if (text == NULL)
+        return -ENOMEM;
+    fprintf(stream, "{\n  \"format_version\": 1,\n  \"source\": %s,\n", text);
+    cJSON_free(text);
+    return 0;
+}
+
+int tp_manifest_write(const struct tp_view *view, char **ret_text, size_t *ret_length)
+{
+    char *text = NULL;
+    size_t length = 0;
+    FILE *stream = open_memstream(&text, &length);
+    if (stream == NULL)
+        return -ENOMEM;
+    int rc = print_name(view->checkpoint, stream);
+    fprintf(stream,
+            "  \"precision\": \"%s\",\n  \"mxfp4\": \"%s\",\n  \"shard_size\": %" PRIu64
+            ",\n  \"total_size\": %" PRIu64 ",\n  \"total_parameters\": %" PRIu64
+            ",\n  \"tensors\": [",
+            tp_precision_names[view->options.precision], tp_mxfp4_names[view->options.packed],
+            view->options.shard_size, view->total_size, view->total_parameters);
+    if (rc == 0)
+        rc = print_tensors(view, stream);
+    fputs(view->n_tensors > 0 ? "\n  ]\n}\n" : "]\n}\n", stream);
+    if ((ferror(stream) != 0) | (fclose(stream) != 0) && rc == 0)
+        rc = -ENOMEM;
+    if (rc < 0) {
+        free(text);
+        return rc;
+    }
+    *ret_text = text;
+    *ret_length = length;
+    return 0;
+}
