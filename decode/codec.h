@@ -7,8 +7,9 @@
  * Policy:
  *  - rounding is to nearest, ties to even; overflow gives infinity; subnormals are kept on
  *    both sides, whatever MXCSR says; the sign of zero is kept; F64 is rounded once;
- *  - NaN stays NaN with its sign and its top payload bits. Narrowing and F16 sources set the
- *    quiet bit; BF16 to F32 is a shift and changes nothing, as everywhere else;
+ *  - NaN stays NaN with its sign and its top payload bits, and every conversion but BF16 to
+ *    F32, which is a shift, sets the quiet bit; sources without payload (E8M0, MXFP4 scale
+ *    255) give the positive quiet NaN 0x7fc00000, 0x7e00, 0x7fc0;
  *  - F8_E4M3 is the "fn" type (no infinity, 0x7f and 0xff are NaN), F8_E5M2 has infinities,
  *    F8_E8M0 is 2^(x - 127) with 255 NaN (OCP MX specification 1.0, section 5);
  *  - MXFP4 is E2M1 codes, low nibble first, times an E8M0 scale for each 32 of them; scale

@@ -41,10 +41,14 @@ static inline float32x4x2_t load_f8_e4m3(const uint8_t *source)
         {vmulq_n_f32(values.val[0], 256.0F), vmulq_n_f32(values.val[1], 256.0F)}};
 }
 
-/* E5M2 is the upper half of an F16. */
+/* E5M2 is the upper half of an F16. NaN is made quiet here and not left to the conversion, for
+ * GCC takes F16 to F32 and back as nothing to do. */
 static inline float32x4x2_t load_f8_e5m2(const uint8_t *source)
 {
-    return widen_f16(vshll_n_u8(vld1_u8(source), 8));
+    uint16x8_t bits = vshll_n_u8(vld1_u8(source), 8);
+    uint16x8_t magnitude = vandq_u16(bits, vdupq_n_u16(0x7fff));
+    uint16x8_t nan = vcgtq_u16(magnitude, vdupq_n_u16(0x7c00));
+    return widen_f16(vorrq_u16(bits, vandq_u16(nan, vdupq_n_u16(0x0200))));
 }
 
 /* E8M0 is the exponent field of an F32, but 0 is the subnormal 2^-127 and 255 is NaN: both

@@ -1,5 +1,6 @@
 #include "decode/error.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,23 +24,25 @@ static void copy_printable(char *to, size_t size, const char *from)
     to[at] = '\0';
 }
 
-int tp_error_set(struct tp_error *error, int code, const char *format, ...)
+void tp_error_format(struct tp_error *error, const char *format, ...)
 {
     if (error == NULL)
-        return code;
+        return;
+    int saved_errno = errno; /* callers say tp_error_set(error, -errno, ...) */
     char raw[sizeof error->text];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(raw, sizeof raw, format, arguments);
     va_end(arguments);
     copy_printable(error->text, sizeof error->text, raw);
-    return code;
+    errno = saved_errno;
 }
 
-int tp_error_prefix(struct tp_error *error, int code, const char *format, ...)
+void tp_error_format_prefix(struct tp_error *error, const char *format, ...)
 {
     if (error == NULL)
-        return code;
+        return;
+    int saved_errno = errno;
     char tail[sizeof error->text];
     memcpy(tail, error->text, sizeof tail);
     char raw[256];
@@ -47,5 +50,6 @@ int tp_error_prefix(struct tp_error *error, int code, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(raw, sizeof raw, format, arguments);
     va_end(arguments);
-    return tp_error_set(error, code, "%s: %s", raw, tail);
+    tp_error_format(error, "%s: %s", raw, tail);
+    errno = saved_errno;
 }

@@ -310,9 +310,10 @@ int tp_json_unsigned(struct tp_json *json, uint64_t *ret_value)
         fits = fits && !__builtin_mul_overflow(value, UINT64_C(10), &value) &&
                !__builtin_add_overflow(value, (uint64_t)(current(json) - '0'), &value);
     }
+    size_t digits = json->at - start;
     unsigned char after = current(json);
-    bool integer = json->at > start && after != '.' && after != 'e' && after != 'E';
-    bool canonical = json->at == start + 1 || json->text[start] != '0';
+    bool integer = digits > 0 && after != '.' && after != 'e' && after != 'E';
+    bool canonical = digits == 1 || (digits > 1 && json->text[start] != '0');
     if (integer && canonical && fits) {
         *ret_value = value;
         return 0;

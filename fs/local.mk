@@ -13,6 +13,7 @@ libfs_a_SOURCES = \
 	fs/checkpoint/index.c fs/checkpoint/index.h \
 	fs/checkpoint/mxfp4.c fs/checkpoint/mxfp4.h \
 	fs/checkpoint/source.c fs/checkpoint/source.h \
+	fs/view/arguments.c fs/view/arguments.h \
 	fs/view/checksums.c fs/view/checksums.h \
 	fs/view/content.c fs/view/content.h \
 	fs/view/extents.c fs/view/extents.h \
@@ -38,3 +39,35 @@ tensorport_mount_SOURCES = \
 	fs/mount/watch.c fs/mount/watch.h
 tensorport_mount_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS) $(SYSTEMD_CFLAGS)
 tensorport_mount_LDADD = $(FS_LIBS) $(FUSE_LIBS) $(SYSTEMD_LIBS)
+
+# The command line tool; synth's arithmetic must round as its reference does, so nothing in it
+# may be contracted into fused multiply-adds.
+bin_PROGRAMS += tensorport
+tensorport_SOURCES = \
+	fs/export/command_inspect.c \
+	fs/export/commands.h \
+	fs/export/main.c
+tensorport_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS)
+tensorport_LDADD = libsynth.a $(FS_LIBS)
+
+noinst_LIBRARIES += libsynth.a
+libsynth_a_SOURCES = \
+	fs/export/command_synth.c \
+	fs/export/json_print.c fs/export/json_print.h \
+	fs/export/json_read.c fs/export/json_read.h \
+	fs/export/synth.c fs/export/synth.h \
+	fs/export/synth_config.c fs/export/synth_config.h \
+	fs/export/synth_fill.c fs/export/synth_fill.h \
+	fs/export/synth_output.c fs/export/synth_output.h \
+	fs/export/synth_plan.c fs/export/synth_plan.h \
+	fs/export/synth_random.c fs/export/synth_random.h \
+	fs/export/synth_weights.c fs/export/synth_weights.h \
+	fs/export/synth_write.c fs/export/synth_write.h
+libsynth_a_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) -ffp-contract=off
+
+systemdsystemunit_DATA = fs/mount/tensorport-mount@.service
+EXTRA_DIST += fs/mount/tensorport-mount@.service.in
+CLEANFILES += fs/mount/tensorport-mount@.service
+fs/mount/tensorport-mount@.service: fs/mount/tensorport-mount@.service.in Makefile
+	$(AM_V_GEN)$(MKDIR_P) fs/mount && \
+	sed 's|@bindir[@]|$(bindir)|g' $(srcdir)/fs/mount/tensorport-mount@.service.in >$@

@@ -59,7 +59,7 @@ int tp_bytes_read_file(int directory, const char *name, size_t maximum, char **r
         tp_error_set(error, rc, "%s: cannot read: %s", name, strerror(-rc));
     if (fd >= 0)
         close(fd);
-    if (rc < 0) {
+    if (rc < 0 || text == NULL) {
         free(text);
         return rc;
     }

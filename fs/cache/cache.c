@@ -114,11 +114,12 @@ static struct slot *take_free(struct tp_cache *cache)
     return slot;
 }
 
-/* A slot for a new tile. The queue recycles its own oldest buffer once it has its share. */
+/* A slot for a new tile. The queue recycles its own oldest buffer once it has its share; what
+ * it took beyond that, while its tiles were pinned, goes back to the tiles that are kept. */
 static struct slot *take_slot(struct tp_cache *cache, bool to_keep)
 {
     struct slot *slot = NULL;
-    if (!to_keep && cache->n_queued >= cache->n_queue_max)
+    if (cache->n_queued + !to_keep > cache->n_queue_max)
         slot = evict(cache, first_unpinned(&cache->queue));
     if (slot == NULL)
         slot = take_free(cache);
@@ -194,10 +195,9 @@ static int join(struct tp_cache *cache, struct slot *slot, const struct tp_tile 
     return 0;
 }
 
-static int fill_new(struct tp_cache *cache, struct tp_tile_key key, tp_tile_fill *fill,
-                    void *context, const struct tp_tile **ret_tile)
+static int fill_new(struct tp_cache *cache, struct tp_tile_key key, bool to_keep,
+                    tp_tile_fill *fill, void *context, const struct tp_tile **ret_tile)
 {
-    bool to_keep = same_key(*departed_place(cache, key), key); /* wanted again */
     struct slot *slot = take_slot(cache, to_keep);
     if (slot == NULL) {
         cache->counters.refusals++;
@@ -218,17 +218,19 @@ static int fill_new(struct tp_cache *cache, struct tp_tile_key key, tp_tile_fill
     return 0;
 }
 
-int tp_cache_acquire(struct tp_cache *cache, struct tp_tile_key key, tp_tile_fill *fill,
-                     void *context, const struct tp_tile **ret_tile)
+int tp_cache_acquire(struct tp_cache *cache, struct tp_tile_key key, enum tp_cache_use use,
+                     tp_tile_fill *fill, void *context, const struct tp_tile **ret_tile)
 {
     pthread_mutex_lock(&cache->lock);
     struct slot *slot = *find_link(cache, key);
-    int rc;
+    int rc = -ENOENT;
     if (slot != NULL) {
         rc = join(cache, slot, ret_tile);
     } else {
+        bool to_keep = use == TP_CACHE_RANDOM && same_key(*departed_place(cache, key), key);
         cache->counters.misses++;
-        rc = fill == NULL ? -ENOENT : fill_new(cache, key, fill, context, ret_tile);
+        if (to_keep || use == TP_CACHE_STREAM)
+            rc = fill_new(cache, key, to_keep, fill, context, ret_tile);
     }
     pthread_mutex_unlock(&cache->lock);
     return rc;
@@ -239,15 +241,6 @@ void tp_cache_release(struct tp_cache *cache, const struct tp_tile *tile)
     pthread_mutex_lock(&cache->lock);
     unpin(cache, (struct slot *)tile);
     pthread_mutex_unlock(&cache->lock);
-}
-
-bool tp_cache_wants(struct tp_cache *cache, struct tp_tile_key key)
-{
-    pthread_mutex_lock(&cache->lock);
-    bool wants = cache->n_slots > 0 &&
-                 (*find_link(cache, key) != NULL || same_key(*departed_place(cache, key), key));
-    pthread_mutex_unlock(&cache->lock);
-    return wants;
 }
 
 size_t tp_cache_tile_size(const struct tp_cache *cache)

@@ -10,8 +10,10 @@
  * Replacement is 2Q (Johnson and Shasha, VLDB 1994), because the usual reader passes once over
  * tens of gigabytes: new tiles enter a short queue which reuses its few buffers while they are
  * still in the processor's cache; only a tile that is wanted again after it has left that
- * queue enters the LRU list, which owns the rest of the arena. One pass over a model neither
- * flushes what others use nor touches fresh memory.
+ * queue, and not by a stream, enters the LRU list, which owns the rest of the arena. A pass
+ * over a model neither flushes what others use nor touches fresh memory; nor does a second
+ * pass, which decodes again: that was measured to be as fast as reading decoded tiles from
+ * memory, and several times as fast as touching fresh memory for them.
  *
  * All functions are thread-safe.
  */
@@ -59,14 +61,17 @@ void tp_cache_free(struct tp_cache *cache);
 
 size_t tp_cache_tile_size(const struct tp_cache *cache);
 
-/* True when reading through the cache may help: it has room, and either the tile is there or
- * on its way, or it left the queue a short while ago and is wanted again. */
-bool tp_cache_wants(struct tp_cache *cache, struct tp_tile_key key);
+enum tp_cache_use {
+    TP_CACHE_STREAM, /* fill it if absent; it stays for the time of a stream */
+    TP_CACHE_RANDOM, /* fill it only if it was here lately; then it stays for as long as it is used
+                      */
+    TP_CACHE_LOOK,   /* never fill it */
+};
 
-/* Gives the tile, pinned. If it is absent: fills it, or says -ENOENT when `fill` is NULL.
- * -ENOBUFS: no tile to be had; any other code is the fill's own. */
-int tp_cache_acquire(struct tp_cache *cache, struct tp_tile_key key, tp_tile_fill *fill,
-                     void *context, const struct tp_tile **ret_tile);
+/* Gives the tile, pinned. -ENOENT: absent, and `use` says not to fill it. -ENOBUFS: no tile to
+ * be had. Any other code is the fill's own. `fill` is not called under the lock. */
+int tp_cache_acquire(struct tp_cache *cache, struct tp_tile_key key, enum tp_cache_use use,
+                     tp_tile_fill *fill, void *context, const struct tp_tile **ret_tile);
 
 void tp_cache_release(struct tp_cache *cache, const struct tp_tile *tile);
 

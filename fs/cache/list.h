@@ -10,11 +10,13 @@ struct tp_link {
 };
 
 /* The struct of type `type` whose member `member` is `pointer`. */
+/* NOLINTBEGIN(bugprone-macro-parentheses): types and names of variables cannot take them. */
 #define TP_LIST_ENTRY(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 
 /* The body must not remove `link`, unless it leaves the loop at once. */
 #define TP_LIST_FOR_EACH(link, list)                                                               \
     for (struct tp_link *link = (list)->next; link != (list); link = link->next)
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 static inline void tp_list_init(struct tp_link *list)
 {

@@ -59,7 +59,8 @@ static void *run(void *context)
         if (job.owner == NULL)
             continue;
         /* A fill that fails is found again, and reported, by the read it was meant for. */
-        if (tp_cache_acquire(prefetcher->cache, job.key, job.fill, job.context, &tile) == 0)
+        if (tp_cache_acquire(prefetcher->cache, job.key, TP_CACHE_STREAM, job.fill, job.context,
+                             &tile) == 0)
             tp_cache_release(prefetcher->cache, tile);
     }
     return NULL;

@@ -122,8 +122,8 @@ static int open_folder_shards(struct opening *opening)
 {
     if (faccessat(opening->checkpoint->directory, single_name, F_OK, 0) == 0)
         return open_shards(opening, (const char *const[]){single_name}, 1);
-    char **names;
-    size_t n, n_shards = 0;
+    char **names = NULL;
+    size_t n = 0, n_shards = 0;
     int rc = list_folder(opening, &names, &n);
     if (rc < 0)
         return rc;
@@ -354,8 +354,8 @@ static bool is_shard(const struct tp_checkpoint *checkpoint, const char *name)
 static int open_other_files(struct opening *opening)
 {
     struct tp_checkpoint *checkpoint = opening->checkpoint;
-    char **names;
-    size_t n;
+    char **names = NULL;
+    size_t n = 0;
     if (opening->only_file != NULL)
         return 0;
     int rc = list_folder(opening, &names, &n);

@@ -95,7 +95,7 @@ static int say_misfit(const struct tp_tensor *blocks, const struct tp_tensor *sc
 static int add_pair(struct tp_checkpoint *checkpoint, const struct tp_tensor *blocks,
                     const struct tp_tensor *scales, struct tp_error *error)
 {
-    uint64_t *shape = malloc(scales->rank * sizeof *shape);
+    uint64_t *shape = calloc(scales->rank + 1, sizeof *shape);
     if (shape == NULL)
         return tp_error_set(error, -ENOMEM, "out of memory");
     memcpy(shape, scales->shape, scales->rank * sizeof *shape);

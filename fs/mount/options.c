@@ -15,13 +15,7 @@ enum {
 #define CACHE_SIZE_MAX (UINT64_C(1) << 46)
 
 static const struct tp_option mount_options[] = {
-    {"precision", 'p', "TYPE",
-     "show floating-point tensors as float32 (default), float16,\n"
-     "bfloat16, or source: each as it is stored"},
-    {"mxfp4", 0, "MODE", "decode (default), or packed: the stored blocks and scales"},
-    {"shard-size", 's', "GB", "decimal GB in each shard_NNN (default 1.8)"},
-    {"include", 0, "GLOB", "show only tensors whose names match; may be repeated"},
-    {"exclude", 0, "GLOB", "leave out tensors whose names match; may be repeated"},
+    TP_VIEW_ARGUMENTS_TABLE,
     {"cache-size", 'c', "SIZE", "most memory for decoded data (default 256M; 0: none)"},
     {"threads", 't', "N", "most threads that answer requests (default 10)"},
     {"direct-io", 0, NULL, "bypass the kernel's page cache (then files cannot be mapped)"},
@@ -94,31 +88,6 @@ static int add_kernel_option(struct tp_mount_options *options, const char *word,
     return 0;
 }
 
-static int add_pattern(const char ***patterns, size_t *n, const char *pattern,
-                       struct tp_error *error)
-{
-    const char **more = realloc(*patterns, (*n + 1) * sizeof *more);
-    if (more == NULL)
-        return out_of_memory(error);
-    more[(*n)++] = pattern;
-    *patterns = more;
-    return 0;
-}
-
-/* "1.8" is decimal GB; with a suffix it is a size like any other. */
-static int parse_shard_size(const char *text, uint64_t *ret_bytes, struct tp_error *error)
-{
-    char with_unit[64];
-    bool bare = strspn(text, "0123456789.") == strlen(text);
-    if (bare)
-        snprintf(with_unit, sizeof with_unit, "%sGB", text);
-    int rc = tp_parse_size(bare ? with_unit : text, ret_bytes, error);
-    if (rc == 0 && *ret_bytes > 0)
-        return 0;
-    return tp_error_set(error, -EINVAL, "expected decimal GB such as 1.8, above 0, found \"%s\"",
-                        text);
-}
-
 static int handle_number(const char *value, uint64_t minimum, uint64_t maximum,
                          unsigned *ret_number, struct tp_error *error)
 {
@@ -127,12 +96,6 @@ static int handle_number(const char *value, uint64_t minimum, uint64_t maximum,
     if (rc == 0)
         *ret_number = (unsigned)number;
     return rc;
-}
-
-static int handle_choice(const char *value, const char *const *choices, size_t *ret_index,
-                         struct tp_error *error)
-{
-    return tp_parse_choice(value, choices, ret_index, error);
 }
 
 static int parse_mount_words(struct tp_mount_options *options, const char *list,
@@ -145,19 +108,11 @@ static int handle(void *context, const struct tp_option *option, const char *val
     const char *name = option->name;
     size_t index = 0;
     int rc = 0;
-    if (strcmp(name, "precision") == 0) {
-        rc = handle_choice(value, tp_precision_names, &index, error);
-        options->view.precision = (enum tp_precision)index;
-    } else if (strcmp(name, "mxfp4") == 0) {
-        rc = handle_choice(value, tp_mxfp4_names, &index, error);
-        options->view.packed = index == 1;
-    } else if (strcmp(name, "shard-size") == 0) {
-        rc = parse_shard_size(value, &options->view.shard_size, error);
-    } else if (strcmp(name, "include") == 0) {
-        rc = add_pattern(&options->include, &options->view.n_include, value, error);
-    } else if (strcmp(name, "exclude") == 0) {
-        rc = add_pattern(&options->exclude, &options->view.n_exclude, value, error);
-    } else if (strcmp(name, "cache-size") == 0) {
+    bool known;
+    rc = tp_view_arguments_handle(&options->view, name, value, &known, error);
+    if (known || rc < 0)
+        return rc;
+    if (strcmp(name, "cache-size") == 0) {
         rc = tp_parse_size(value, &options->cache_size, error);
         if (rc == 0 && options->cache_size > CACHE_SIZE_MAX)
             rc = tp_error_set(error, -EINVAL, "expected at most 64T, found \"%s\"", value);
@@ -166,7 +121,7 @@ static int handle(void *context, const struct tp_option *option, const char *val
     } else if (strcmp(name, "idle-timeout") == 0) {
         rc = handle_number(value, 0, IDLE_TIMEOUT_MAX, &options->idle_timeout, error);
     } else if (strcmp(name, "log-level") == 0) {
-        rc = handle_choice(value, tp_log_level_names, &index, error);
+        rc = tp_parse_choice(value, tp_log_level_names, &index, error);
         options->log_level = (enum tp_log_level)index;
     } else if (strcmp(name, "direct-io") == 0) {
         options->direct_io = true;
@@ -267,7 +222,6 @@ int tp_mount_options_parse(int argc, char **argv, struct tp_mount_options *ret_o
                            enum tp_options_result *ret_result, struct tp_error *error)
 {
     struct tp_mount_options options = {
-        .view = {.shard_size = TP_SHARD_SIZE_DEFAULT},
         .cache_size = CACHE_SIZE_DEFAULT,
         .threads = THREADS_DEFAULT,
         .log_level = TP_LOG_WARNING,
@@ -276,6 +230,7 @@ int tp_mount_options_parse(int argc, char **argv, struct tp_mount_options *ret_o
     };
     int n = 0;
     char **arguments = NULL;
+    tp_view_arguments_init(&options.view);
     int rc = tp_options_parse(&tp_mount_program, argc, argv, handle, &options, ret_result, &n,
                               &arguments, error);
     if (rc == 0 && *ret_result == TP_OPTIONS_RUN && n != 2)
@@ -288,8 +243,6 @@ int tp_mount_options_parse(int argc, char **argv, struct tp_mount_options *ret_o
     }
     options.source = arguments[0];
     options.mount_point = arguments[1];
-    options.view.include = options.include;
-    options.view.exclude = options.exclude;
     *ret_options = options;
     return 0;
 }
@@ -299,7 +252,6 @@ void tp_mount_options_clear(struct tp_mount_options *options)
     for (size_t i = 0; i < options->n_words; i++)
         free(options->words[i]);
     free(options->words);
-    free(options->include);
-    free(options->exclude);
+    tp_view_arguments_clear(&options->view);
     free(options->kernel_options);
 }

@@ -10,14 +10,14 @@
 #include "decode/error.h"
 #include "fs/base/log.h"
 #include "fs/base/options.h"
-#include "fs/view/view.h"
+#include "fs/view/arguments.h"
 
 extern const struct tp_program tp_mount_program;
 
 struct tp_mount_options {
     const char *source;
     const char *mount_point;
-    struct tp_view_options view;
+    struct tp_view_arguments view;
     uint64_t cache_size;   /* bytes */
     unsigned threads;      /* that answer requests, at most */
     unsigned idle_timeout; /* seconds; 0: never */
@@ -30,8 +30,7 @@ struct tp_mount_options {
     gid_t group;
     char *kernel_options; /* comma-separated, for the kernel and fusermount3; owned */
 
-    const char **include, **exclude; /* the arrays behind `view`; owned */
-    char **words;                    /* copies that values point into; owned */
+    char **words; /* copies that values point into; owned */
     size_t n_words;
 };
 

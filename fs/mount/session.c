@@ -90,7 +90,8 @@ static int open_source(struct session *session, struct tp_error *error)
     if (rc == 0)
         rc = tp_mount_point_check_source(session->mount_point, session->checkpoint, error);
     if (rc == 0)
-        rc = tp_tree_new(session->checkpoint, &options->view, &session->log, &session->tree, error);
+        rc = tp_tree_new(session->checkpoint, &options->view.view, &session->log, &session->tree,
+                         error);
     return rc;
 }
 

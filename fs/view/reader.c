@@ -2,10 +2,10 @@
  *
  *   small file, or no cache          decode into the caller's buffer
  *   tile there, or on its way        from the tile: no copy, no second decode
- *   tile left the cache lately       fill it: it is being read again (see fs/cache)
  *   next of a stream, small          fill the tile: the requests behind it will hit it
  *   next of a stream, large          into the buffer: a tile would be used once
- *   anything else                    into the buffer: work in proportion to the request
+ *   no stream, tile was here lately  fill it: it is being read again (see fs/cache)
+ *   no stream                        into the buffer: work in proportion to the request
  *
  * Read-ahead is for readers that wait for each answer before they ask again: while an answer
  * is copied out, the prefetcher decodes the next tile on another processor. A reader with
@@ -170,18 +170,19 @@ static int read_piece(struct tp_reader *reader, uint64_t offset, size_t length, 
 {
     struct tp_cache *cache = reader->reading->cache;
     struct tp_tile_key key = {reader->file, offset / TP_TILE_SIZE};
-    bool through_cache = reader->size >= SMALL_FILE &&
-                         ((sequential && length < LARGE_PIECE) || tp_cache_wants(cache, key));
-    int rc = -ENOBUFS;
+    enum tp_cache_use use = !sequential            ? TP_CACHE_RANDOM
+                            : length < LARGE_PIECE ? TP_CACHE_STREAM
+                                                   : TP_CACHE_LOOK;
+    int rc = -ENOENT;
     *ret_tile = NULL;
-    if (through_cache)
-        rc = tp_cache_acquire(cache, key, fill_tile, (void *)reader->content, ret_tile);
+    if (reader->size >= SMALL_FILE)
+        rc = tp_cache_acquire(cache, key, use, fill_tile, (void *)reader->content, ret_tile);
     if (rc == 0) {
         const char *data = (*ret_tile)->data;
         *ret_bytes = (struct iovec){(void *)(data + offset % TP_TILE_SIZE), length};
         return 0;
     }
-    if (rc != -ENOBUFS)
+    if (rc != -ENOBUFS && rc != -ENOENT)
         return rc;
     *ret_bytes = (struct iovec){buffer, length};
     return tp_content_read(reader->content, offset, length, buffer);

@@ -1,0 +1,123 @@
+"""The cases that read files through a mount and through the null file system, in turns."""
+
+from bench import GB, MIB, Read
+from checkpoints import SMALL
+from measure import Line, in_turns
+
+# What is read in most cases: the name in the table, the tensor, the view's precision.
+KINDS = [
+    ("bf16 to float32", "bf16_0", "float32"),
+    ("bf16 as it is", "bf16_whole", "bfloat16"),
+    ("mxfp4 to float32", "mxfp4", "float32"),
+    ("mxfp4 to bfloat16", "mxfp4_whole", "bfloat16"),
+]
+
+
+def against_null(bench, name, read, target=None, note=""):
+    read = read.but(source=bench.main_source())
+    a, b = in_turns(bench.pairs, lambda: bench.read_tensorport(read), lambda: bench.read_null(read))
+    bench.drop_pages(read)
+    return Line(name, a, b, target=target, note=note)
+
+
+def each_kind(bench, name, read, target=None):
+    for kind, tensor, precision in KINDS:
+        yield against_null(bench, f"{name}, {kind}", read.but(tensor=tensor, precision=precision),
+                           target)
+
+
+def direct_sequential(bench):
+    yield from each_kind(bench, "direct 1 MiB", Read(block=MIB), 0.85)
+    yield from each_kind(bench, "direct 8 MiB", Read(block=8 * MIB), 0.85)
+
+
+def buffered_first_pass(bench):
+    yield from each_kind(bench, "buffered first pass", Read(direct_io=False, drop=True), 0.85)
+
+
+def buffered_second_pass(bench):
+    yield from each_kind(bench, "buffered second pass", Read(direct_io=False, refill=True), 0.95)
+
+
+def mapped(bench):
+    read = Read(direct_io=False, manner="map", refill=True)
+    yield against_null(bench, "mmap, second touch, bf16 to float32", read, 0.95)
+    yield against_null(bench, "mmap, first touch, bf16 to float32", read.but(refill=False, drop=True))
+
+
+def random_reads(bench):
+    yield from each_kind(bench, "direct random 4 KiB", Read(manner="random", block=4096), 0.7)
+
+
+def small_blocks(bench):
+    yield from each_kind(bench, "direct 128 KiB", Read(block=MIB // 8))
+
+
+def two_readers(bench, name, read):
+    """1.6 times one reader will do instead: the null file system may itself not scale."""
+    one, two = read.but(source=bench.main_source()), read.but(source=bench.main_source(), readers=2)
+    single, a, b = in_turns(bench.pairs, lambda: bench.read_tensorport(one),
+                            lambda: bench.read_tensorport(two), lambda: bench.read_null(two))
+    bench.drop_pages(two)
+    line = Line(name, a, b, target=0.85)
+    scaling = Line(name, a, single).ratio
+    line.note = f"{scaling:.2f} x one reader (1.60 will do)"
+    line.passed = scaling >= 1.6
+    return line
+
+
+def two_files(bench):
+    yield two_readers(bench, "two readers, direct 1 MiB", Read())
+    yield two_readers(bench, "two readers, buffered first pass", Read(direct_io=False, drop=True))
+
+
+# 0.98: not slower, but for noise.
+NOT_SLOWER = 0.98
+
+
+def cache_pays(bench):
+    def compare(name, read):
+        read = read.but(source=bench.main_source())
+        without = read.but(options=("--cache-size", "0"))
+        a, b = in_turns(bench.pairs, lambda: bench.read_tensorport(read),
+                        lambda: bench.read_tensorport(without))
+        return Line(name, a, b, other="no cache", target=NOT_SLOWER)
+
+    for kind, tensor, precision in KINDS:
+        read = Read(tensor=tensor, precision=precision)
+        yield compare(f"cache, direct 1 MiB, {kind}", read)
+        yield compare(f"cache, direct 128 KiB, {kind}", read.but(block=MIB // 8))
+    small = Read(tensor="small")
+    again = f"read again, {SMALL // MIB} MiB"
+    yield compare(f"cache, {again}, bf16 to float32", small)
+    yield against_null(bench, f"direct, {again}, bf16 to float32", small)
+
+
+def disk_source(bench):
+    """The same from a disk: with the source in the page cache, and read from the disk itself.
+    Buffered mode drops the source's pages, so the second case is what a user meets."""
+    read = Read(direct_io=False, drop=True, source="disk")
+    for kind, tensor, precision in KINDS[::2]:
+        now = read.but(tensor=tensor, precision=precision)
+        a, b = in_turns(bench.pairs, lambda: bench.read_tensorport(now),
+                        lambda: bench.read_null(now))
+        yield Line(f"disk, source cached, buffered first pass, {kind}", a, b)
+        yield cold_disk(bench, now, f"disk, source cold, buffered first pass, {kind}")
+        bench.drop_pages(now)
+
+
+def cold_disk(bench, read, name):
+    """Seconds of the source's bytes through the mount, and by plain reads of the source."""
+    source = bench.sources("disk")[read.tensor]
+    path = bench.tensorport(read).file(read.tensor)
+    size = source.stat().st_size
+
+    def through_mount():
+        bench.drop_source(read)
+        return size / bench.reader([path], "--drop")["seconds"] / GB
+
+    def plainly():
+        return size / bench.reader([source], "--drop")["seconds"] / GB
+
+    a, b = in_turns(min(bench.pairs, 5), through_mount, plainly)
+    return Line(name, a, b, other="cat source", unit="GB/s of source")

@@ -1,0 +1,182 @@
+/* `tensorport inspect`: a table of tensors and totals, or the manifest. Reads headers only. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/base/options.h"
+#include "fs/checkpoint/checkpoint.h"
+#include "fs/export/commands.h"
+#include "fs/view/arguments.h"
+#include "fs/view/view.h"
+
+struct command {
+    struct tp_view_arguments view;
+    bool as_json;
+};
+
+static const struct tp_option options[] = {
+    TP_VIEW_ARGUMENTS_TABLE,
+    {"json", 'j', NULL, "print what manifest.json would hold: tensorport-manifest(5)"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct tp_program program = {
+    .name = "tensorport inspect",
+    .arguments = "SOURCE",
+    .summary = "Lists the tensors of a checkpoint: how they are stored and how they are shown.\n"
+               "Reads the headers only, whatever the size.",
+    .options = options,
+};
+
+static int handle_option(void *context, const struct tp_option *option, const char *value,
+                         struct tp_error *error)
+{
+    struct command *command = context;
+    bool known;
+    int rc = tp_view_arguments_handle(&command->view, option->name, value, &known, error);
+    if (!known)
+        command->as_json = true;
+    return rc;
+}
+
+/* "13.8 GB" */
+static const char *format_bytes(uint64_t bytes, char room[32])
+{
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    while (value >= 999.5 && unit + 1 < sizeof units / sizeof *units) {
+        value /= 1000;
+        unit++;
+    }
+    snprintf(room, 32,
+             unit == 0 || value >= 99.95 ? "%.0f %s"
+             : value >= 9.995            ? "%.1f %s"
+                                         : "%.2f %s",
+             value, units[unit]);
+    return room;
+}
+
+/* The true name, fit for one line of a terminal. */
+static const char *format_name(const struct tp_view_tensor *tensor, struct tp_error *room)
+{
+    tp_error_set(room, 0, "%.*s", (int)tensor->name_length, tensor->name);
+    return room->text;
+}
+
+static const char *format_shape(const struct tp_view_tensor *tensor, char room[256])
+{
+    size_t at = (size_t)snprintf(room, 256, "[");
+    for (size_t i = 0; i < tensor->rank && at < 230; i++)
+        at += (size_t)snprintf(room + at, 256 - at, "%s%" PRIu64, i == 0 ? "" : ", ",
+                               tensor->shape[i]);
+    snprintf(room + at, 256 - at, at >= 230 ? ", ...]" : "]");
+    return room;
+}
+
+static const char *stored_type(const struct tp_view_tensor *tensor)
+{
+    return tensor->pair != NULL ? "MXFP4" : tp_dtype_name(tensor->stored->dtype);
+}
+
+static uint64_t stored_bytes(const struct tp_view_tensor *tensor)
+{
+    return tensor->pair != NULL ? tensor->pair->blocks->nbytes + tensor->pair->scales->nbytes
+                                : tensor->stored->nbytes;
+}
+
+static void print_table(const struct tp_view *view)
+{
+    int name_width = 4, shape_width = 5;
+    char shape[256], stored[32], shown[32];
+    struct tp_error name;
+    for (size_t i = 0; i < view->n_tensors; i++) {
+        int width = (int)strlen(format_name(&view->tensors[i], &name));
+        name_width = width > name_width ? width : name_width;
+        width = (int)strlen(format_shape(&view->tensors[i], shape));
+        shape_width = width > shape_width ? width : shape_width;
+    }
+    printf("%-*s  %-*s  %-9s %8s  %-14s %8s  %s\n", name_width, "NAME", shape_width, "SHAPE",
+           "STORED", "SIZE", "SHOWN AS", "SIZE", "FILE");
+    for (size_t i = 0; i < view->n_tensors; i++) {
+        const struct tp_view_tensor *tensor = &view->tensors[i];
+        struct tp_error file;
+        tp_error_set(&file, 0, "%s", view->files[i].name);
+        printf("%-*s  %-*s  %-9s %8s  %-14s %8s  shard_%03lld/%s\n", name_width,
+               format_name(tensor, &name), shape_width, format_shape(tensor, shape),
+               stored_type(tensor), format_bytes(stored_bytes(tensor), stored), tensor->dtype_name,
+               format_bytes(view->files[i].content.data_length, shown),
+               (long long)view->files[i].shard, file.text);
+    }
+}
+
+static void print_totals(const struct tp_view *view)
+{
+    uint64_t total = 0;
+    char stored[32], shown[32];
+    for (size_t i = 0; i < view->n_tensors; i++)
+        total += stored_bytes(&view->tensors[i]);
+    printf("%s%zu tensor%s, %" PRIu64 " parameters; stored: %s in %zu file%s; shown: %s in %zu "
+           "shard%s\n",
+           view->n_tensors > 0 ? "\n" : "", view->n_tensors, view->n_tensors == 1 ? "" : "s",
+           view->total_parameters, format_bytes(total, stored), view->checkpoint->n_shards,
+           view->checkpoint->n_shards == 1 ? "" : "s", format_bytes(view->total_size, shown),
+           view->n_shards, view->n_shards == 1 ? "" : "s");
+}
+
+static void print_manifest(const struct tp_view *view)
+{
+    const struct tp_content *manifest =
+        &tp_view_find_file(view, TP_VIEW_TOP, "manifest.json")->content;
+    fwrite(manifest->head, 1, manifest->head_length, stdout);
+}
+
+static int inspect(const struct command *command, const char *source, struct tp_error *error)
+{
+    const struct tp_log log = {.program = program.name, .level = TP_LOG_WARNING};
+    struct tp_checkpoint *checkpoint;
+    struct tp_view *view;
+    int rc = tp_checkpoint_open(source, &log, &checkpoint, error);
+    if (rc < 0)
+        return rc;
+    rc = tp_view_new(checkpoint, &command->view.view, &log, &view, error);
+    if (rc == 0) {
+        if (command->as_json) {
+            print_manifest(view);
+        } else {
+            print_table(view);
+            print_totals(view);
+        }
+        tp_view_free(view);
+    }
+    tp_checkpoint_close(checkpoint);
+    if (rc == 0 && (fflush(stdout) != 0 || ferror(stdout)))
+        rc = tp_error_set(error, -EIO, "cannot write: %s", strerror(errno));
+    return rc;
+}
+
+int tp_command_inspect(int argc, char **argv)
+{
+    struct command command = {.as_json = false};
+    enum tp_options_result result;
+    struct tp_error error;
+    int n, status = 0;
+    tp_view_arguments_init(&command.view);
+    int rc =
+        tp_options_parse(&program, argc, argv, handle_option, &command, &result, &n, &argv, &error);
+    if (rc == 0 && result == TP_OPTIONS_RUN && n != 1)
+        rc = tp_error_set(&error, -EINVAL, "expected one SOURCE, found %d; see '%s --help'", n,
+                          program.name);
+    if (rc < 0) {
+        status = 2;
+    } else if (result == TP_OPTIONS_RUN) {
+        rc = inspect(&command, argv[0], &error);
+        status = rc < 0 ? 1 : 0;
+    }
+    if (status != 0)
+        fprintf(stderr, "%s: %s\n", program.name, error.text);
+    tp_view_arguments_clear(&command.view);
+    return status;
+}

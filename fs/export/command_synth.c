@@ -1,0 +1,210 @@
+/* `tensorport synth`: the command line, the progress line and the signals of fs/export/synth.h.
+ *
+ * Partial files must not stay behind when someone gives up, so SIGINT and its like are held
+ * back while files are written; the work looks for them several times a second, cleans up, and
+ * the signal is then let through to end the program as usual. */
+#include "fs/export/commands.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fs/base/options.h"
+#include "fs/export/synth.h"
+
+struct command {
+    struct tp_synth_options options;
+    const char **settings; /* as many as argv has room for */
+    bool quiet;
+    bool show_progress; /* stderr is a terminal */
+    struct timespec start;
+    sigset_t stop; /* signals held back while files are written */
+};
+
+static const struct tp_option options[] = {
+    {"preset", 0, "NAME", "size: tiny (default), small, mid, 20b or 120b"},
+    {"arch", 0, "NAME", "model: gpt_oss (default), llama or mistral"},
+    {"seed", 0, "N", "another seed gives other weights (default 0)"},
+    {"shards", 0, "N", "number of files (default: by preset);\n1 writes model.safetensors"},
+    {"dtype", 0, "NAME", "BF16 (default), F16 or F32: of all but the experts"},
+    {"set", 0, "FIELD=VALUE",
+     "override a field of config.json;\n"
+     "GROUP.FIELD reaches into rope_scaling"},
+    {"tokenizer", 0, "DIR", "copy the files of this folder as well"},
+    {"quiet", 'q', NULL, "print errors only"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct tp_program program = {
+    .name = "tensorport synth",
+    .arguments = "OUTPUT",
+    .summary = "Writes a synthetic checkpoint, in the format of GPT-OSS, to a new folder.",
+    .options = options,
+    .notes = "The files depend on the options only. 20b has the tensors, sizes and file names of\n"
+             "openai/gpt-oss-20b (13.8 GB), tiny has 2 MB. The weights are random: text\n"
+             "generated from them is nonsense.\n",
+};
+
+static int parse_dtype(const char *value, enum tp_dtype *ret_dtype, struct tp_error *error)
+{
+    static const char *const names[] = {"BF16", "F16", "F32", NULL};
+    static const enum tp_dtype dtypes[] = {TP_BF16, TP_F16, TP_F32};
+    size_t index;
+    int rc = tp_parse_choice(value, names, &index, error);
+    if (rc == 0)
+        *ret_dtype = dtypes[index];
+    return rc;
+}
+
+static int handle_option(void *context, const struct tp_option *option, const char *value,
+                         struct tp_error *error)
+{
+    struct command *command = context;
+    struct tp_synth_options *synth = &command->options;
+    const char *name = option->name;
+    size_t index;
+    int rc = 0;
+
+    if (strcmp(name, "preset") == 0) {
+        rc = tp_parse_choice(value, tp_synth_preset_names, &index, error);
+        if (rc == 0)
+            synth->preset = (enum tp_synth_preset)index;
+    } else if (strcmp(name, "arch") == 0) {
+        rc = tp_parse_choice(value, tp_synth_arch_names, &index, error);
+        if (rc == 0)
+            synth->arch = (enum tp_synth_arch)index;
+    } else if (strcmp(name, "seed") == 0) {
+        rc = tp_parse_unsigned(value, 0, UINT64_MAX, &synth->seed, error);
+    } else if (strcmp(name, "shards") == 0) {
+        rc = tp_parse_unsigned(value, 1, UINT32_MAX, &synth->shards, error);
+    } else if (strcmp(name, "dtype") == 0) {
+        rc = parse_dtype(value, &synth->dtype, error);
+    } else if (strcmp(name, "set") == 0) {
+        command->settings[synth->n_settings++] = value;
+    } else if (strcmp(name, "tokenizer") == 0) {
+        synth->tokenizer = value;
+    } else {
+        command->quiet = true;
+    }
+    return rc;
+}
+
+static int fail(const struct tp_error *error, int status)
+{
+    fprintf(stderr, "%s: %s\n", program.name, error->text);
+    return status;
+}
+
+static double seconds_since(struct timespec start)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)(now.tv_sec - start.tv_sec) + 1e-9 * (double)(now.tv_nsec - start.tv_nsec);
+}
+
+static const int stop_signals[] = {SIGINT, SIGTERM, SIGHUP};
+enum { N_STOP_SIGNALS = sizeof stop_signals / sizeof *stop_signals };
+
+/* Those that are not ignored: nohup must keep its effect. */
+static void fill_stop_signals(sigset_t *ret_signals)
+{
+    sigemptyset(ret_signals);
+    for (size_t i = 0; i < N_STOP_SIGNALS; i++) {
+        struct sigaction action;
+        if (sigaction(stop_signals[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+            sigaddset(ret_signals, stop_signals[i]);
+    }
+}
+
+static bool is_stopped(const sigset_t *signals)
+{
+    sigset_t pending;
+    sigpending(&pending);
+    for (size_t i = 0; i < N_STOP_SIGNALS; i++) {
+        if (sigismember(signals, stop_signals[i]) == 1 &&
+            sigismember(&pending, stop_signals[i]) == 1)
+            return true;
+    }
+    return false;
+}
+
+/* A tp_synth_report. */
+static int report(void *context, uint64_t done, uint64_t total)
+{
+    const struct command *command = context;
+    if (is_stopped(&command->stop))
+        return -EINTR;
+    if (command->show_progress) {
+        double seconds = seconds_since(command->start);
+        fprintf(stderr, "\r%s: %3.0f %%, %.1f of %.1f GB, %.2f GB/s ", command->options.output,
+                100.0 * (double)done / (double)total, 1e-9 * (double)done, 1e-9 * (double)total,
+                seconds > 0 ? 1e-9 * (double)done / seconds : 0.0);
+    }
+    return 0;
+}
+
+static int write_checkpoint(struct command *command, struct tp_synth_summary *ret_summary,
+                            struct tp_error *error)
+{
+    sigset_t before;
+    fill_stop_signals(&command->stop);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error of write(), like a full disk */
+    pthread_sigmask(SIG_BLOCK, &command->stop, &before);
+    int rc = tp_synth(&command->options, ret_summary, error);
+    if (command->show_progress)
+        fputs("\r\033[K", stderr);               /* erases the progress line */
+    pthread_sigmask(SIG_SETMASK, &before, NULL); /* a signal that came ends the program here */
+    return rc;
+}
+
+static int run(struct command *command, int argc, char **argv)
+{
+    struct tp_error error = {""};
+    struct tp_synth_summary summary;
+    if (argc != 1) {
+        tp_error_set(&error, -EINVAL, "expected one OUTPUT folder, found %d; see '%s --help'", argc,
+                     program.name);
+        return fail(&error, 2);
+    }
+    command->options.output = argv[0];
+    command->options.settings = command->settings;
+    command->options.report = report;
+    command->options.report_context = command;
+    command->show_progress = !command->quiet && isatty(STDERR_FILENO);
+    clock_gettime(CLOCK_MONOTONIC, &command->start);
+    int rc = write_checkpoint(command, &summary, &error);
+    if (rc < 0)
+        return fail(&error, rc == -EINVAL ? 2 : 1);
+    if (!command->quiet)
+        printf("%s: %zu tensors, %" PRIu64 " bytes in %zu file%s, %.1f s\n", argv[0],
+               summary.n_tensors, summary.bytes, summary.n_files, summary.n_files == 1 ? "" : "s",
+               seconds_since(command->start));
+    return 0;
+}
+
+int tp_command_synth(int argc, char **argv)
+{
+    struct command command = {.options = {.dtype = TP_BF16}};
+    struct tp_error error = {""};
+    enum tp_options_result result;
+    int status;
+
+    command.settings = calloc((size_t)argc + 1, sizeof *command.settings);
+    if (command.settings == NULL) {
+        tp_error_set(&error, -ENOMEM, "out of memory");
+        return fail(&error, 1);
+    }
+    int rc = tp_options_parse(&program, argc, argv, handle_option, &command, &result, &argc, &argv,
+                              &error);
+    if (rc < 0)
+        status = fail(&error, 2);
+    else
+        status = result == TP_OPTIONS_DONE ? 0 : run(&command, argc, argv);
+    free(command.settings);
+    return status;
+}

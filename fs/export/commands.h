@@ -1,0 +1,9 @@
+/* The commands of `tensorport`. Each gets its own argv (argv[0] is the command's name), prints
+ * and returns the exit status: 0, 1 for failure, 2 for a mistake on the command line. */
+#ifndef TENSORPORT_FS_EXPORT_COMMANDS_H
+#define TENSORPORT_FS_EXPORT_COMMANDS_H
+
+int tp_command_inspect(int argc, char **argv);
+int tp_command_synth(int argc, char **argv);
+
+#endif

@@ -1,0 +1,37 @@
+/* The options that say what a view shows, for every program that shows one. */
+#ifndef TENSORPORT_FS_VIEW_ARGUMENTS_H
+#define TENSORPORT_FS_VIEW_ARGUMENTS_H
+
+#include <stdbool.h>
+
+#include "decode/error.h"
+#include "fs/view/view.h"
+
+/* Rows of a struct tp_option table. */
+#define TP_VIEW_ARGUMENTS_TABLE                                                                    \
+    {"precision", 'p', "TYPE",                                                                     \
+     "show floating-point tensors as float32 (default), float16,\n"                                \
+     "bfloat16, or source: each as it is stored"},                                                 \
+        {"mxfp4", 0, "MODE", "decode (default), or packed: the stored blocks and scales"},         \
+        {"shard-size", 's', "GB", "decimal GB in each shard_NNN (default 1.8)"},                   \
+        {"include", 0, "GLOB", "show only tensors whose names match; may be repeated"},            \
+    {                                                                                              \
+        "exclude", 0, "GLOB", "leave out tensors whose names match; may be repeated"               \
+    }
+
+struct tp_view_arguments {
+    struct tp_view_options view; /* its patterns point into the arrays below */
+    const char **include, **exclude;
+};
+
+/* Sets the defaults. */
+void tp_view_arguments_init(struct tp_view_arguments *arguments);
+
+/* Takes the option if it is one of the table's; `value` must outlive the arguments. 0, or
+ * -EINVAL or -ENOMEM with a message. */
+int tp_view_arguments_handle(struct tp_view_arguments *arguments, const char *name,
+                             const char *value, bool *ret_known, struct tp_error *error);
+
+void tp_view_arguments_clear(struct tp_view_arguments *arguments);
+
+#endif

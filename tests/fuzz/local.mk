@@ -1,0 +1,26 @@
+# The fuzz targets over their stored inputs, by any compiler. To fuzz, from the top of the
+# sources (the first folder receives what is found):
+#
+#     clang -fsanitize=fuzzer,address,undefined -std=gnu11 -g -O2 -I. \
+#         tests/fuzz/fuzz_json.c decode/{dtype,error,json,npy,safetensors}.c -o fuzz-json
+#     mkdir found && ./fuzz-json found tests/fuzz/corpus/json
+replay_tests = \
+	tests/fuzz/replay-json \
+	tests/fuzz/replay-npy \
+	tests/fuzz/replay-safetensors
+check_PROGRAMS += $(replay_tests)
+TESTS += $(replay_tests)
+EXTRA_DIST += tests/fuzz/corpus
+
+tests_fuzz_replay_json_SOURCES = tests/fuzz/fuzz_json.c tests/fuzz/replay.c
+tests_fuzz_replay_json_CPPFLAGS = $(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/json"'
+tests_fuzz_replay_json_LDADD = $(DECODE_LIBS)
+
+tests_fuzz_replay_npy_SOURCES = tests/fuzz/fuzz_npy.c tests/fuzz/replay.c
+tests_fuzz_replay_npy_CPPFLAGS = $(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/npy"'
+tests_fuzz_replay_npy_LDADD = $(DECODE_LIBS)
+
+tests_fuzz_replay_safetensors_SOURCES = tests/fuzz/fuzz_safetensors.c tests/fuzz/replay.c
+tests_fuzz_replay_safetensors_CPPFLAGS = \
+	$(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/safetensors"'
+tests_fuzz_replay_safetensors_LDADD = $(DECODE_LIBS)

@@ -1,0 +1,35 @@
+"""Runs clang-tidy with .clang-tidy's list over decode/ and fs/, one process for each processor.
+
+    tidy.py BUILD-DIRECTORY     (for its config.h)
+"""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+ISA_FLAGS = {"codec_avx2.c": ["-mavx2", "-mf16c", "-mfma", "-mbmi2"],
+             "codec_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]}
+
+
+def tidy(path, build):
+    flags = ["-std=gnu11", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", f"-I{TOP}", f"-I{build}",
+             "-I/usr/include/fuse3", *ISA_FLAGS.get(path.name, [])]
+    run = subprocess.run(["clang-tidy", "--quiet", str(path), "--", *flags], text=True,
+                         capture_output=True)
+    return run.stdout if run.returncode != 0 else ""
+
+
+def main():
+    build = Path(sys.argv[1]).resolve()
+    paths = [p for folder in ("decode", "fs") for p in sorted((TOP / folder).rglob("*.c"))
+             if p.name != "codec_neon.c"]  # for another machine
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        faults = [text for text in pool.map(lambda p: tidy(p, build), paths) if text]
+    print("\n".join(faults) if faults else f"{len(paths)} files are tidy")
+    sys.exit(bool(faults))
+
+
+main()

@@ -1,0 +1,3 @@
+include tests/unit/local.mk
+include tests/mount/local.mk
+include tests/fuzz/local.mk

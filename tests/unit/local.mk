@@ -1,0 +1,63 @@
+# What all tests share: TAP through automake's driver, and where things are. Criterion prints
+# TAP because CRITERION_OUTPUTS says so; other programs print it themselves.
+LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
+TEST_EXTENSIONS = .py
+PY_LOG_DRIVER = $(LOG_DRIVER)
+PY_LOG_COMPILER = $(PYTHON)
+AM_TESTS_ENVIRONMENT = \
+	TP_TEST_SRCDIR='$(abs_top_srcdir)'; export TP_TEST_SRCDIR; \
+	TP_TEST_BUILDDIR='$(abs_top_builddir)'; export TP_TEST_BUILDDIR; \
+	CRITERION_OUTPUTS=tap:-; export CRITERION_OUTPUTS; \
+	LSAN_OPTIONS='suppressions=$(abs_top_srcdir)/tests/unit/lsan.supp:print_suppressions=0'; \
+	export LSAN_OPTIONS;
+
+EXTRA_DIST += tests/kit tests/unit/lsan.supp
+
+if HAVE_CRITERION
+unit_tests = \
+	tests/unit/test-codec \
+	tests/unit/test-dtype \
+	tests/unit/test-json \
+	tests/unit/test-npy \
+	tests/unit/test-safetensors
+check_PROGRAMS += $(unit_tests)
+TESTS += $(unit_tests)
+
+UNIT_CFLAGS = $(AM_CFLAGS) $(CRITERION_CFLAGS)
+UNIT_LIBS = $(DECODE_LIBS) $(CRITERION_LIBS)
+
+tests_unit_test_codec_SOURCES = \
+	tests/unit/test_codec.c \
+	tests/unit/test_codec.h \
+	tests/unit/test_codec_isa.c \
+	tests/unit/test_codec_range.c
+tests_unit_test_codec_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_codec_LDADD = $(UNIT_LIBS)
+
+tests_unit_test_dtype_SOURCES = tests/unit/test_dtype.c
+tests_unit_test_dtype_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_dtype_LDADD = $(UNIT_LIBS)
+
+tests_unit_test_json_SOURCES = tests/unit/test_json.c
+tests_unit_test_json_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_json_LDADD = $(UNIT_LIBS)
+
+tests_unit_test_npy_SOURCES = tests/unit/read_file.h tests/unit/test_npy.c
+tests_unit_test_npy_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_npy_LDADD = $(UNIT_LIBS)
+
+tests_unit_test_safetensors_SOURCES = tests/unit/read_file.h tests/unit/test_safetensors.c
+tests_unit_test_safetensors_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_safetensors_LDADD = $(UNIT_LIBS)
+else
+TESTS += tests/unit/criterion-is-missing
+endif
+EXTRA_DIST += tests/unit/criterion-is-missing
+
+if PYTHON_TESTS
+check_PROGRAMS += tests/unit/safetensors-verdict
+TESTS += tests/unit/differential_safetensors.py
+tests_unit_safetensors_verdict_SOURCES = tests/unit/read_file.h tests/unit/safetensors-verdict.c
+tests_unit_safetensors_verdict_LDADD = $(DECODE_LIBS)
+endif
+EXTRA_DIST += tests/unit/differential_safetensors.py
