@@ -167,9 +167,9 @@ static int run(struct command *command, int argc, char **argv)
     struct tp_error error = {""};
     struct tp_synth_summary summary;
     if (argc != 1) {
-        tp_error_set(&error, -EINVAL, "expected one OUTPUT folder, found %d; see '%s --help'", argc,
-                     program.name);
-        return fail(&error, 2);
+        fprintf(stderr, "%s: expected one OUTPUT folder, found %d; see '%s --help'\n", program.name,
+                argc, program.name);
+        return 2;
     }
     command->options.output = argv[0];
     command->options.settings = command->settings;
@@ -196,8 +196,8 @@ int tp_command_synth(int argc, char **argv)
 
     command.settings = calloc((size_t)argc + 1, sizeof *command.settings);
     if (command.settings == NULL) {
-        tp_error_set(&error, -ENOMEM, "out of memory");
-        return fail(&error, 1);
+        fprintf(stderr, "%s: out of memory\n", program.name);
+        return 1;
     }
     int rc = tp_options_parse(&program, argc, argv, handle_option, &command, &result, &argc, &argv,
                               &error);

@@ -79,8 +79,9 @@ static int read_string(struct tp_json *json, cJSON **ret_item)
     struct tp_json_string string;
     char *text;
     int rc = tp_json_string(json, &string);
-    if (rc == 0)
-        rc = take_string(json, &string, &text);
+    if (rc < 0)
+        return rc;
+    rc = take_string(json, &string, &text);
     if (rc < 0)
         return rc;
     *ret_item = cJSON_CreateString(text);

@@ -48,12 +48,12 @@ static int reserve(int fd, const struct tp_synth_file *file, struct tp_error *er
 {
     int rc;
     do
-        rc = fallocate(fd, 0, 0, (off_t)file->bytes);
-    while (rc < 0 && errno == EINTR);
-    if (rc == 0 || errno == EOPNOTSUPP || errno == ENOSYS)
+        rc = fallocate(fd, 0, 0, (off_t)file->bytes) < 0 ? -errno : 0;
+    while (rc == -EINTR);
+    if (rc == 0 || rc == -EOPNOTSUPP || rc == -ENOSYS)
         return 0;
-    return tp_error_set(error, -errno, "%s: no room for its %" PRIu64 " bytes: %s", file->name,
-                        file->bytes, strerror(errno));
+    return tp_error_set(error, rc, "%s: no room for its %" PRIu64 " bytes: %s", file->name,
+                        file->bytes, strerror(-rc));
 }
 
 static int write_weights(const struct tp_synth_options *options,

@@ -219,11 +219,10 @@ static int make_head(struct head *head, struct tp_random *random, uint64_t n_row
                      uint64_t chunk)
 {
     int rc = 0;
-    for (uint64_t at = 0; at < n_rows && rc == 0;) {
-        uint64_t step_left = step - at % step;
-        uint64_t part = smaller(smaller(chunk, step_left), n_rows - at);
-        rc = make_head_rows(head, random, at, (size_t)part);
-        at += part;
+    for (uint64_t begin = 0; begin < n_rows && rc == 0; begin += step) {
+        uint64_t end = smaller(begin + step, n_rows);
+        for (uint64_t at = begin; at < end && rc == 0; at += chunk)
+            rc = make_head_rows(head, random, at, (size_t)smaller(chunk, end - at));
     }
     return rc;
 }
@@ -241,9 +240,9 @@ static int fill_head(struct tp_synth_filler *filler, const struct tp_synth_weigh
         .weights = weights,
         .dtype = tensor->dtype,
         .width = width,
-        .rows = malloc(n * sizeof(float)),
-        .embedding = malloc(width * sizeof(float)),
-        .narrow = malloc(n * tp_dtype_size(tensor->dtype)),
+        .rows = calloc(n, sizeof(float)),
+        .embedding = calloc(width, sizeof(float)),
+        .narrow = calloc(n, tp_dtype_size(tensor->dtype)),
         .sink = sink,
     };
     int rc = -ENOMEM;

@@ -34,7 +34,6 @@ static void make_partial_name(const char *name, partial_name ret_name)
     snprintf(ret_name, sizeof(partial_name), "%s.partial", name);
 }
 
-/* `rc` as the result of a function that takes errno there, and a message. */
 static int fail_at(const char *path, const char *what, int rc, struct tp_error *error)
 {
     return tp_error_set(error, rc, "%s: cannot %s: %s", path, what, strerror(-rc));
@@ -67,15 +66,14 @@ static int open_folder(struct tp_synth_output *output, const char *path, struct 
 {
     output->made = mkdir(path, 0777) == 0;
     if (!output->made && errno != EEXIST)
-        return tp_error_set(error, -errno, "%s: cannot make the folder: %s", path, strerror(errno));
+        return fail_at(path, "make the folder", -errno, error);
     output->directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (output->directory < 0)
-        return tp_error_set(error, -errno, "%s: cannot open the folder: %s", path, strerror(errno));
+        return fail_at(path, "open the folder", -errno, error);
     int rc = check_empty(output->directory);
     if (rc == -ENOTEMPTY)
         return tp_error_set(error, rc, "%s: the folder is not empty; name a new one", path);
-    return rc < 0 ? tp_error_set(error, rc, "%s: cannot list the folder: %s", path, strerror(-rc))
-                  : 0;
+    return rc < 0 ? fail_at(path, "list the folder", rc, error) : 0;
 }
 
 int tp_synth_output_open(const char *path, struct tp_synth_output **ret_output,
@@ -144,7 +142,7 @@ int tp_synth_write_all(int fd, const void *bytes, size_t length, off_t offset)
 int tp_synth_output_add(struct tp_synth_output *output, const char *name, const char *bytes,
                         size_t length, struct tp_error *error)
 {
-    int fd;
+    int fd = -1;
     int rc = tp_synth_output_create(output, name, &fd, error);
     if (rc < 0)
         return rc;
@@ -174,29 +172,36 @@ static int copy_bytes(int from, int to, bool *ret_reading)
     return rc;
 }
 
+/* Copies the open file `from`, which is called FOLDER/NAME. */
+static int copy_open_file(struct tp_synth_output *output, int from, const char *folder,
+                          const char *name, struct tp_error *error)
+{
+    int to = -1;
+    bool reading = true;
+    int rc = tp_synth_output_create(output, name, &to, error);
+    if (rc == -EEXIST)
+        return tp_error_set(error, rc, "%s/%s: the checkpoint has a file of that name already",
+                            folder, name);
+    if (rc < 0)
+        return rc;
+    rc = copy_bytes(from, to, &reading);
+    if (rc < 0 && reading)
+        return tp_error_set(error, rc, "%s/%s: cannot read: %s", folder, name, strerror(-rc));
+    return rc < 0 ? fail_to_write(output, name, rc, error) : 0;
+}
+
 /* Copies `name` if it is a regular file. */
 static int copy_file(struct tp_synth_output *output, const char *folder, int directory,
                      const char *name, struct tp_error *error)
 {
     struct stat status;
-    int to;
-    bool reading = true;
     if (fstatat(directory, name, &status, 0) == 0 && !S_ISREG(status.st_mode))
         return 0;
     int from = openat(directory, name, O_RDONLY | O_CLOEXEC);
-    if (from < 0)
-        return tp_error_set(error, -errno, "%s/%s: cannot open: %s", folder, name, strerror(errno));
-    int rc = tp_synth_output_create(output, name, &to, error);
-    if (rc == -EEXIST) {
-        tp_error_set(error, rc, "%s/%s: the checkpoint has a file of that name already", folder,
-                     name);
-    } else if (rc == 0) {
-        rc = copy_bytes(from, to, &reading);
-        if (rc < 0 && reading)
-            tp_error_set(error, rc, "%s/%s: cannot read: %s", folder, name, strerror(-rc));
-        else if (rc < 0)
-            fail_to_write(output, name, rc, error);
-    }
+    int rc = from < 0 ? -errno : 0;
+    if (rc < 0)
+        return tp_error_set(error, rc, "%s/%s: cannot open: %s", folder, name, strerror(-rc));
+    rc = copy_open_file(output, from, folder, name, error);
     close(from);
     return rc;
 }
@@ -205,14 +210,13 @@ int tp_synth_output_copy(struct tp_synth_output *output, const char *folder, str
 {
     DIR *stream = opendir(folder);
     if (stream == NULL)
-        return tp_error_set(error, -errno, "%s: cannot open the folder: %s", folder,
-                            strerror(errno));
+        return fail_at(folder, "open the folder", -errno, error);
     int rc = 0;
     const struct dirent *entry;
     while (rc == 0 && (errno = 0, entry = readdir(stream)) != NULL)
         rc = copy_file(output, folder, dirfd(stream), entry->d_name, error);
     if (rc == 0 && errno != 0)
-        rc = tp_error_set(error, -errno, "%s: cannot list the folder: %s", folder, strerror(errno));
+        rc = fail_at(folder, "list the folder", -errno, error);
     closedir(stream);
     return rc;
 }

@@ -56,8 +56,8 @@ EXTRA_DIST += tests/unit/criterion-is-missing
 
 if PYTHON_TESTS
 check_PROGRAMS += tests/unit/safetensors-verdict
-TESTS += tests/unit/differential_safetensors.py
+TESTS += tests/unit/differential_safetensors.py tests/unit/test_synth.py
 tests_unit_safetensors_verdict_SOURCES = tests/unit/read_file.h tests/unit/safetensors-verdict.c
 tests_unit_safetensors_verdict_LDADD = $(DECODE_LIBS)
 endif
-EXTRA_DIST += tests/unit/differential_safetensors.py
+EXTRA_DIST += tests/unit/differential_safetensors.py tests/unit/test_synth.py
