@@ -54,9 +54,10 @@ static const char *const kernel_words[] = {
 /* Words of -o that mean something to mount(8), systemd or fstab only. `rw` comes with every
  * mount(8) that was not told otherwise; the view is read-only all the same. */
 static const char *const ignored_words[] = {
-    "rw",          "defaults",   "auto",     "noauto",   "user",       "nouser",   "users",
-    "nousers",     "owner",      "group",    "_netdev",  "nofail",     "relatime", "norelatime",
-    "strictatime", "nodiratime", "diratime", "lazytime", "nolazytime", "x-",       "comment=",
+    "rw",         "defaults",    "auto",       "noauto",   "user",     "user=",
+    "nouser",     "users",       "nousers",    "owner",    "group",    "_netdev",
+    "nofail",     "relatime",    "norelatime", "diratime", "lazytime", "nolazytime",
+    "nodiratime", "strictatime", "x-",         "comment=",
 };
 
 static bool is_listed(const char *word, const char *const *list, size_t n)
@@ -75,14 +76,23 @@ static int out_of_memory(struct tp_error *error)
     return tp_error_set(error, -ENOMEM, "out of memory");
 }
 
+/* Joins the words again, with the escapes that fuse_opt takes away once more. */
 static int add_kernel_option(struct tp_mount_options *options, const char *word,
                              struct tp_error *error)
 {
-    char *joined;
-    bool first = options->kernel_options == NULL;
-    if (asprintf(&joined, "%s%s%s", first ? "" : options->kernel_options, first ? "" : ",", word) <
-        0)
+    const char *before = options->kernel_options != NULL ? options->kernel_options : "";
+    char *joined = malloc(strlen(before) + 1 + 2 * strlen(word) + 1);
+    if (joined == NULL)
         return out_of_memory(error);
+    char *to = stpcpy(joined, before);
+    if (to > joined)
+        *to++ = ',';
+    for (; *word != '\0'; word++) {
+        if (*word == ',' || *word == '\\')
+            *to++ = '\\';
+        *to++ = *word;
+    }
+    *to = '\0';
     free(options->kernel_options);
     options->kernel_options = joined;
     return 0;

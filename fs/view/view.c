@@ -234,20 +234,27 @@ static int write_heads(struct tp_view *view, struct tp_error *error)
 
 /* ---- shards ---- */
 
-static void warn_of_size(const struct tp_view *view, const struct tp_view_file *file,
+/* One warning for all of them: the default view of a large model has dozens. */
+static void warn_of_size(const struct tp_view *view, size_t n, const struct tp_view_file *first,
                          const struct tp_log *log)
 {
-    tp_log(log, TP_LOG_WARNING,
-           "tensor \"%.*s\": its file of %llu bytes is larger than a shard of %llu; it stands "
-           "alone in shard_%03lld",
-           (int)file->tensor->name_length, file->tensor->name,
-           (unsigned long long)tp_content_size(&file->content),
-           (unsigned long long)view->options.shard_size, (long long)file->shard);
+    char others[64] = "";
+    if (n > 1)
+        snprintf(others, sizeof others, ", like %zu more", n - 1);
+    tp_log(
+        log, TP_LOG_WARNING,
+        "tensor \"%.*s\": its file of %llu bytes is larger than a shard of %llu and stands alone "
+        "in shard_%03lld%s",
+        (int)first->tensor->name_length, first->tensor->name,
+        (unsigned long long)tp_content_size(&first->content),
+        (unsigned long long)view->options.shard_size, (long long)first->shard, others);
 }
 
 static int fill_shards(struct tp_view *view, const struct tp_log *log, struct tp_error *error)
 {
     uint64_t limit = view->options.shard_size, in_shard = 0;
+    const struct tp_view_file *first_large = NULL;
+    size_t n_large = 0;
     view->shard_first = calloc(view->n_tensors + 1, sizeof *view->shard_first);
     if (view->shard_first == NULL)
         return out_of_memory(error);
@@ -262,9 +269,11 @@ static int fill_shards(struct tp_view *view, const struct tp_log *log, struct tp
         file->shard = (int64_t)view->n_shards - 1;
         view->total_size += file->content.data_length;
         view->total_file_bytes += size;
-        if (size > limit)
-            warn_of_size(view, file, log);
+        if (size > limit && n_large++ == 0)
+            first_large = file;
     }
+    if (n_large > 0)
+        warn_of_size(view, n_large, first_large, log);
     view->shard_first[view->n_shards] = view->n_tensors;
     return 0;
 }

@@ -83,8 +83,8 @@ struct tp_view {
     char *manifest;                      /* private */
 };
 
-/* Plans the view. `checkpoint` and the patterns must outlive it. The log gets a warning for
- * each tensor larger than a shard and for other files whose names the view needs itself. */
+/* Plans the view. `checkpoint` and the patterns must outlive it. The log gets a warning if
+ * tensors are larger than a shard, and for other files whose names the view needs itself. */
 int tp_view_new(const struct tp_checkpoint *checkpoint, const struct tp_view_options *options,
                 const struct tp_log *log, struct tp_view **ret_view, struct tp_error *error);
 

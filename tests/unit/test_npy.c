@@ -172,6 +172,8 @@ Test(npy, adds_a_line_of_padding_where_none_is_needed)
     cr_expect_eq(tp_npy_header_length(TP_U8, ones, 57), 256);
     cr_expect_eq(tp_npy_header_length(TP_U8, ones, 58), 320);
     cr_expect_eq(tp_npy_header_length(TP_U8, ones, 64), 320);
+    ones[0] = UINT64_MAX;
+    cr_expect_eq(tp_npy_header_length(TP_U8, ones, 14), 128, "room for growth is the first axis'");
 }
 
 /* Headers beyond 65535 bytes need version 2.0; numpy 2.4 changes at these ranks. */
@@ -318,6 +320,25 @@ Test(npy, refuses_what_is_no_header)
         struct tp_error error = {""};
         cr_expect_eq(parse_dictionary(1, texts[i], &header, &error), -EINVAL, "%s", texts[i]);
         cr_expect_str_not_empty(error.text);
+    }
+}
+
+/* The dictionary ends with its block, without white space; its prefixes do so, too. */
+Test(npy, refuses_every_prefix_of_the_dictionary)
+{
+    static const char text[] = "{'descr': '<f4', 'fortran_order': False, 'shape': (12, 3)}";
+    for (size_t told = 0; told < sizeof text; told++) {
+        struct tp_npy_header header;
+        char *block = malloc(10 + told);
+        memcpy(block, "\x93NUMPY\1\0", 8);
+        block[8] = (char)told;
+        block[9] = 0;
+        memcpy(block + 10, text, told);
+        int rc = tp_npy_header_parse(block, 10 + told, &header, NULL);
+        cr_expect_eq(rc, told == sizeof text - 1 ? 0 : -EINVAL, "%zu bytes", told);
+        if (rc == 0)
+            tp_npy_header_clear(&header);
+        free(block);
     }
 }
 
