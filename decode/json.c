@@ -312,7 +312,7 @@ int tp_json_unsigned(struct tp_json *json, uint64_t *ret_value)
     }
     size_t digits = json->at - start;
     unsigned char after = current(json);
-    bool integer = digits > 0 && after != '.' && after != 'e' && after != 'E';
+    bool integer = after != '.' && after != 'e' && after != 'E';
     bool canonical = digits == 1 || (digits > 1 && json->text[start] != '0');
     if (integer && canonical && fits) {
         *ret_value = value;

@@ -208,8 +208,8 @@ static int take_number(struct cursor *cursor, uint64_t *ret_number)
  * TP_U8 comes before the 8-bit floats, which share its descr. */
 static int take_descr(struct cursor *cursor, enum tp_dtype *ret_dtype)
 {
-    const char *descr;
-    size_t length;
+    const char *descr = NULL;
+    size_t length = 0;
     int rc = take_string(cursor, &descr, &length);
     if (rc != 0)
         return rc;

@@ -3,6 +3,7 @@ noinst_LIBRARIES += libfs.a
 # Everything but FUSE: what the mount and the exports share.
 libfs_a_SOURCES = \
 	fs/base/bytes.c fs/base/bytes.h \
+	fs/base/gate.c fs/base/gate.h \
 	fs/base/json_text.c fs/base/json_text.h \
 	fs/base/log.c fs/base/log.h \
 	fs/base/options.c fs/base/options.h \

@@ -20,6 +20,15 @@ bool tp_bytes_end_with(const char *text, size_t length, const char *suffix)
            memcmp(text + length - suffix_length, suffix, suffix_length) == 0;
 }
 
+int tp_bytes_shown(const char *text, size_t length)
+{
+    enum { SHOWN_MAX = 200 };
+    size_t shown = length < SHOWN_MAX ? length : SHOWN_MAX;
+    while (shown < length && shown > 0 && ((unsigned char)text[shown] & 0xC0) == 0x80)
+        shown--;
+    return (int)shown;
+}
+
 /* Reads up to `length` bytes; the file may have shrunk since it was measured. */
 static int read_all(int fd, char *target, size_t length, size_t *ret_got)
 {

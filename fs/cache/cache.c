@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "fs/base/gate.h"
 #include "fs/cache/list.h"
 
 /* The queue of new tiles is a quarter of the arena, as 2Q's authors advise, but never more
@@ -172,16 +173,27 @@ static void finish_fill(struct tp_cache *cache, struct slot *slot, int rc)
     pthread_cond_broadcast(&slot->filled);
 }
 
+/* Waits outside the gate, or the one who fills the slot might never get in again. */
+static void wait_for_fill(struct tp_cache *cache, struct slot *slot)
+{
+    tp_gate_pause();
+    while (slot->state == TILE_FILLING)
+        pthread_cond_wait(&slot->filled, &cache->lock);
+    pthread_mutex_unlock(&cache->lock);
+    tp_gate_resume();
+    pthread_mutex_lock(&cache->lock);
+}
+
 /* Pins a slot that is there or on its way. */
 static int join(struct tp_cache *cache, struct slot *slot, const struct tp_tile **ret_tile)
 {
     slot->pins++;
-    if (slot->state == TILE_READY)
+    if (slot->state == TILE_READY) {
         cache->counters.hits++;
-    else
+    } else {
         cache->counters.waits++;
-    while (slot->state == TILE_FILLING)
-        pthread_cond_wait(&slot->filled, &cache->lock);
+        wait_for_fill(cache, slot);
+    }
     if (slot->state == TILE_FAILED) {
         int rc = slot->error;
         unpin(cache, slot);

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -40,6 +41,14 @@ static int out_of_memory(struct opening *opening)
 static int compare_strings(const void *a, const void *b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Whether the name is taken in the folder, by whatever: a link that leads nowhere is a fault of
+ * the checkpoint, not a file that it does without. */
+static bool is_named(const struct opening *opening, const char *name)
+{
+    struct stat status;
+    return fstatat(opening->checkpoint->directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 /* The names in a folder, sorted, without "." and "..". */
@@ -120,7 +129,7 @@ static int open_shards(struct opening *opening, const char *const *names, size_t
 /* A folder without index: model.safetensors, or else every *.safetensors in it. */
 static int open_folder_shards(struct opening *opening)
 {
-    if (faccessat(opening->checkpoint->directory, single_name, F_OK, 0) == 0)
+    if (is_named(opening, single_name))
         return open_shards(opening, (const char *const[]){single_name}, 1);
     char **names = NULL;
     size_t n = 0, n_shards = 0;
@@ -149,7 +158,7 @@ static int find_and_open_shards(struct opening *opening)
     int directory = opening->checkpoint->directory;
     if (opening->only_file != NULL)
         return open_shards(opening, &opening->only_file, 1);
-    if (opening->index_file == NULL && faccessat(directory, index_name, F_OK, 0) == 0)
+    if (opening->index_file == NULL && is_named(opening, index_name))
         opening->index_file = index_name;
     if (opening->index_file == NULL)
         return open_folder_shards(opening);
@@ -269,9 +278,11 @@ static int check_names_are_unique(struct opening *opening)
     int rc = 0;
     for (size_t i = 1; rc == 0 && i < checkpoint->n_tensors; i++) {
         if (compare_tensor_names(&by_name[i - 1], &by_name[i]) == 0)
-            rc = tp_error_set(
-                opening->error, -EINVAL, "tensor \"%s\": expected in one shard, found in %s and %s",
-                by_name[i]->name, by_name[i - 1]->shard->name, by_name[i]->shard->name);
+            rc = tp_error_set(opening->error, -EINVAL,
+                              "tensor \"%.*s\": expected in one shard, found in %s and %s",
+                              tp_bytes_shown(by_name[i]->name, by_name[i]->name_length),
+                              by_name[i]->name, by_name[i - 1]->shard->name,
+                              by_name[i]->shard->name);
     }
     free(by_name);
     return rc;
@@ -284,14 +295,15 @@ static int check_index(struct opening *opening)
     for (size_t i = 0; i < checkpoint->n_tensors; i++) {
         const struct tp_tensor *tensor = &checkpoint->tensors[i];
         const char *file = tp_index_find(&opening->index, tensor->name, tensor->name_length);
+        int shown = tp_bytes_shown(tensor->name, tensor->name_length);
         if (file == NULL)
             return tp_error_set(opening->error, -EINVAL,
-                                "%s: tensor \"%s\" is in %s, but weight_map does not name it",
-                                opening->index_file, tensor->name, tensor->shard->name);
+                                "%s: tensor \"%.*s\" is in %s, but weight_map does not name it",
+                                opening->index_file, shown, tensor->name, tensor->shard->name);
         if (strcmp(file, tensor->shard->name) != 0)
-            return tp_error_set(opening->error, -EINVAL,
-                                "%s: tensor \"%s\": expected in %s, found in %s",
-                                opening->index_file, tensor->name, file, tensor->shard->name);
+            return tp_error_set(
+                opening->error, -EINVAL, "%s: tensor \"%.*s\": expected in %s, found in %s",
+                opening->index_file, shown, tensor->name, file, tensor->shard->name);
     }
     if (opening->index.n_entries == checkpoint->n_tensors)
         return 0;
@@ -308,36 +320,46 @@ static int check_index(struct opening *opening)
                             by_name[at]->name, by_name[at]->name_length) == 0)
         at++;
     free(by_name);
-    return tp_error_set(opening->error, -EINVAL, "%s: tensor \"%s\" is not in %s",
-                        opening->index_file, opening->index.entries[at].name,
-                        opening->index.entries[at].file);
+    const struct tp_index_entry *entry = &opening->index.entries[at];
+    return tp_error_set(opening->error, -EINVAL, "%s: tensor \"%.*s\" is not in %s",
+                        opening->index_file, tp_bytes_shown(entry->name, entry->name_length),
+                        entry->name, entry->file);
 }
 
-/* config.json says quantization_config.quant_method: mxfp4. */
-static bool config_says_mxfp4(struct opening *opening)
+/* Faults of this process, not of the file: it cannot be done without the file then. */
+static bool is_lack(int rc)
+{
+    return rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM;
+}
+
+/* Whether config.json says quantization_config.quant_method: mxfp4. A file that cannot be read
+ * says nothing. */
+static int ask_config(struct opening *opening, bool *ret_is_mxfp4)
 {
     char *text;
     size_t length;
     struct tp_error error;
-    if (opening->only_file != NULL ||
-        faccessat(opening->checkpoint->directory, "config.json", F_OK, 0) != 0)
-        return false;
-    cJSON *config = NULL;
-    if (tp_bytes_read_file(opening->checkpoint->directory, "config.json", CONFIG_BYTES_MAX, &text,
-                           &length, &error) < 0) {
+    *ret_is_mxfp4 = false;
+    if (opening->only_file != NULL || !is_named(opening, "config.json"))
+        return 0;
+    int rc = tp_bytes_read_file(opening->checkpoint->directory, "config.json", CONFIG_BYTES_MAX,
+                                &text, &length, &error);
+    if (is_lack(rc))
+        return tp_error_set(opening->error, rc, "%s", error.text);
+    if (rc < 0) {
         tp_log(opening->log, TP_LOG_WARNING, "%s; taken as if it were not there", error.text);
-        return false;
+        return 0;
     }
-    config = cJSON_ParseWithLength(text, length);
+    cJSON *config = cJSON_ParseWithLengthOpts(text, length + 1, NULL, true); /* with its NUL */
     free(text);
     if (config == NULL)
         tp_log(opening->log, TP_LOG_WARNING,
                "config.json: expected JSON, found something else; taken as if it were not there");
     const cJSON *quantization = cJSON_GetObjectItemCaseSensitive(config, "quantization_config");
     const cJSON *method = cJSON_GetObjectItemCaseSensitive(quantization, "quant_method");
-    bool is_mxfp4 = cJSON_IsString(method) && strcmp(method->valuestring, "mxfp4") == 0;
+    *ret_is_mxfp4 = cJSON_IsString(method) && strcmp(method->valuestring, "mxfp4") == 0;
     cJSON_Delete(config);
-    return is_mxfp4;
+    return 0;
 }
 
 /* ---- other files ---- */
@@ -375,7 +397,7 @@ static int open_other_files(struct opening *opening)
                             names[i], opening->log, &error);
         if (rc == 0) {
             checkpoint->n_others++;
-        } else if (rc == -EMFILE || rc == -ENOMEM) {
+        } else if (is_lack(rc)) {
             tp_error_set(opening->error, rc, "%s", error.text);
         } else {
             tp_log(opening->log, TP_LOG_WARNING, "%s; left out", error.text);
@@ -388,14 +410,36 @@ static int open_other_files(struct opening *opening)
 
 /* ---- the whole ---- */
 
+/* The path without links; but a file keeps its own name: in a hub cache it is a link, and what
+ * it leads to is called by a hash. */
+static int resolve(const char *path, bool is_folder, char **ret_path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash == NULL ? path : slash + 1;
+    char *parent = NULL, *folder = NULL, *whole = NULL;
+    if (is_folder) {
+        whole = realpath(path, NULL);
+    } else if ((parent = strndup(path, (size_t)(name - path))) != NULL &&
+               (folder = realpath(slash == NULL ? "." : parent, NULL)) != NULL) {
+        if (asprintf(&whole, "%s/%s", strcmp(folder, "/") == 0 ? "" : folder, name) < 0)
+            whole = NULL;
+    }
+    int rc = whole == NULL ? -errno : 0;
+    free(parent);
+    free(folder);
+    *ret_path = whole;
+    return rc;
+}
+
 /* Opens the folder and tells a single file, an index and a folder apart. */
 static int open_folder(struct opening *opening, const char *path)
 {
     struct tp_checkpoint *checkpoint = opening->checkpoint;
     struct stat status;
-    checkpoint->path = realpath(path, NULL);
-    if (checkpoint->path == NULL || stat(checkpoint->path, &status) < 0)
-        return tp_error_set(opening->error, -errno, "%s", strerror(errno));
+    int rc = stat(path, &status) < 0 ? -errno : 0;
+    if (rc == 0)
+        rc = resolve(path, S_ISDIR(status.st_mode), &checkpoint->path);
+    if (rc < 0)
+        return tp_error_set(opening->error, rc, "%s", strerror(-rc));
     char *slash = strrchr(checkpoint->path, '/');
     checkpoint->name = strdup(slash + 1);
     if (checkpoint->name == NULL)
@@ -417,13 +461,14 @@ static int open_folder(struct opening *opening, const char *path)
         folder = parent;
     }
     checkpoint->directory = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = checkpoint->directory < 0 ? -errno : 0;
+    rc = checkpoint->directory < 0 ? -errno : 0;
     free(parent);
     return rc < 0 ? tp_error_set(opening->error, rc, "%s", strerror(-rc)) : 0;
 }
 
 static int open_all(struct opening *opening, const char *path)
 {
+    bool is_mxfp4 = false;
     int rc = open_folder(opening, path);
     if (rc == 0)
         rc = find_and_open_shards(opening);
@@ -436,11 +481,22 @@ static int open_all(struct opening *opening, const char *path)
     if (rc == 0 && opening->index_file != NULL)
         rc = check_index(opening);
     if (rc == 0)
-        rc = tp_mxfp4_find_pairs(opening->checkpoint, config_says_mxfp4(opening), opening->log,
-                                 opening->error);
+        rc = ask_config(opening, &is_mxfp4);
+    if (rc == 0)
+        rc = tp_mxfp4_find_pairs(opening->checkpoint, is_mxfp4, opening->log, opening->error);
     if (rc == 0)
         rc = open_other_files(opening);
     return rc;
+}
+
+/* Puts the path, or the end of a long one, in front of the message. */
+static int say_where(const char *path, int rc, struct tp_error *error)
+{
+    enum { SHOWN_MAX = 200 };
+    size_t length = strlen(path), cut = length > SHOWN_MAX ? length - SHOWN_MAX : 0;
+    if (rc == -EMFILE && error != NULL)
+        tp_error_set(error, rc, "%s; raise the limit with 'ulimit -n'", error->text);
+    return tp_error_prefix(error, rc, "%s%s", cut > 0 ? "..." : "", path + cut);
 }
 
 int tp_checkpoint_open(const char *path, const struct tp_log *log,
@@ -458,7 +514,7 @@ int tp_checkpoint_open(const char *path, const struct tp_log *log,
     tp_index_clear(&opening.index);
     if (rc < 0) {
         tp_checkpoint_close(opening.checkpoint);
-        return tp_error_prefix(error, rc, "%s", path);
+        return say_where(path, rc, error);
     }
     *ret_checkpoint = opening.checkpoint;
     return 0;

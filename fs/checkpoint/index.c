@@ -59,9 +59,11 @@ static int walk_weight_map(struct tp_json *json, struct tp_index *index, size_t 
             tp_json_string_copy(&key, name);
             tp_json_string_copy(&value, file);
             if (strlen(file) != value.length || !stays_inside(file))
-                return tp_error_set(error, -EINVAL,
-                                    "tensor \"%.*s\": expected a file in the folder, found \"%s\"",
-                                    (int)key.length, name, file);
+                return tp_error_set(
+                    error, -EINVAL,
+                    "tensor \"%.*s\": expected a file in the folder, found \"%.*s\"",
+                    tp_bytes_shown(name, key.length), name, tp_bytes_shown(file, strlen(file)),
+                    file);
             index->entries[n] = (struct tp_index_entry){name, key.length, file};
             index->files[n] = file;
         }
@@ -109,8 +111,10 @@ static int sort_and_check(struct tp_index *index, struct tp_error *error)
     qsort(index->entries, index->n_entries, sizeof *index->entries, compare_entries);
     for (size_t i = 1; i < index->n_entries; i++) {
         if (compare_entries(&index->entries[i - 1], &index->entries[i]) == 0)
-            return tp_error_set(error, -EINVAL, "tensor \"%s\" appears twice in weight_map",
-                                index->entries[i].name);
+            return tp_error_set(
+                error, -EINVAL, "tensor \"%.*s\" appears twice in weight_map",
+                tp_bytes_shown(index->entries[i].name, index->entries[i].name_length),
+                index->entries[i].name);
     }
     qsort(index->files, index->n_entries, sizeof *index->files, compare_files);
     for (size_t i = 0; i < index->n_entries; i++) {

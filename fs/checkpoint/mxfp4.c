@@ -72,7 +72,7 @@ static int say_misfit(const struct tp_tensor *blocks, const struct tp_tensor *sc
                       const struct tp_tensor *decoded, struct tp_error *error)
 {
     const struct tp_tensor *present = blocks != NULL ? blocks : scales;
-    int stem = (int)present->name_length - SUFFIX_LENGTH;
+    int stem = tp_bytes_shown(present->name, present->name_length - SUFFIX_LENGTH);
     if (blocks == NULL || scales == NULL)
         return tp_error_set(error, -EINVAL,
                             "%s: tensor \"%.*s%s\": its MXFP4 partner \"%.*s%s\" is missing",
@@ -113,9 +113,9 @@ static int add_pair(struct tp_checkpoint *checkpoint, const struct tp_tensor *bl
     if (__builtin_mul_overflow(shape[pair->rank - 1], (uint64_t)TP_MXFP4_BLOCK_ELEMENTS,
                                &shape[pair->rank - 1]) ||
         !tp_shape_elements(shape, pair->rank, &pair->elements))
-        return tp_error_set(error, -EOVERFLOW,
-                            "%s: tensor \"%.*s\": its decoded shape overflows 64 bits",
-                            blocks->shard->name, (int)pair->name_length, pair->name);
+        return tp_error_set(
+            error, -EOVERFLOW, "%s: tensor \"%.*s\": its decoded shape overflows 64 bits",
+            blocks->shard->name, tp_bytes_shown(pair->name, pair->name_length), pair->name);
     checkpoint->pair_of[blocks - checkpoint->tensors] = pair;
     checkpoint->pair_of[scales - checkpoint->tensors] = pair;
     return 0;
@@ -157,7 +157,9 @@ static int find_pairs(struct tp_checkpoint *checkpoint, const struct name_table 
             return rc;
         }
     }
-    if (n_misfits > 0)
+    if (n_misfits == 1)
+        tp_log(log, TP_LOG_WARNING, "%s; shown as stored", misfit.text);
+    else if (n_misfits > 1)
         tp_log(log, TP_LOG_WARNING, "%s; shown as stored, like %zu more", misfit.text,
                n_misfits - 1);
     return 0;

@@ -26,6 +26,7 @@ struct tp_source {
     ino_t inode;
     uint64_t size;
     struct timespec modified;
+    bool in_memory; /* on tmpfs: no read has to wait for a disk */
     const struct tp_log *log;
     atomic_bool reported; /* the fault was logged: one line for each file */
 };

@@ -33,26 +33,20 @@ __attribute__((noreturn)) static void wait_for_daemon(const char *program, int p
     _exit(1);
 }
 
-static void redirect_to_null(int first, int last)
-{
-    int null = open("/dev/null", O_RDWR);
-    for (int fd = first; null >= 0 && fd <= last; fd++)
-        dup2(null, fd);
-    if (null > 2)
-        close(null);
-}
-
 int tp_daemon_start(const char *program, struct tp_daemon *ret_daemon, struct tp_error *error)
 {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) < 0)
         return tp_error_set(error, -errno, "cannot make a pipe: %s", strerror(errno));
     fflush(NULL);
-    pid_t child = fork();
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC); /* now: later there may be no descriptor */
+    pid_t child = null < 0 ? -1 : fork();
     if (child < 0) {
-        int rc = tp_error_set(error, -errno, "cannot fork: %s", strerror(errno));
+        int rc = tp_error_set(error, -errno, "cannot go to the background: %s", strerror(errno));
         close(ends[0]);
         close(ends[1]);
+        if (null >= 0)
+            close(null);
         return rc;
     }
     if (child > 0) {
@@ -63,8 +57,9 @@ int tp_daemon_start(const char *program, struct tp_daemon *ret_daemon, struct tp
     setsid();
     if (chdir("/") < 0)
         return tp_error_set(error, -errno, "cannot go to /: %s", strerror(errno));
-    redirect_to_null(0, 1);
-    ret_daemon->pipe = ends[1];
+    dup2(null, 0);
+    dup2(null, 1);
+    *ret_daemon = (struct tp_daemon){.pipe = ends[1], .null = null};
     return 0;
 }
 
@@ -87,7 +82,8 @@ void tp_daemon_ready(struct tp_daemon *daemon)
 {
     if (daemon->pipe < 0)
         return;
-    redirect_to_null(2, 2);
+    dup2(daemon->null, 2);
+    close(daemon->null);
     tell(daemon, &ready_byte, 1);
 }
 

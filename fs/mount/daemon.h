@@ -9,9 +9,9 @@
 
 #include "decode/error.h"
 
-/* The daemon's end of the pipe; -1 in the foreground. */
 struct tp_daemon {
-    int pipe;
+    int pipe; /* the daemon's end; -1 in the foreground */
+    int null; /* /dev/null, while the pipe is there */
 };
 
 /* Forks. Returns in the daemon only: the parent waits for tp_daemon_ready() or

@@ -66,11 +66,17 @@ static bool find_mount(const char *path, struct mount_line *ret_line)
     return found;
 }
 
+/* What a mount whose daemon has ended says; the second one while it is still going down. */
+static bool is_dead(int code)
+{
+    return code == ENOTCONN || code == ECONNABORTED;
+}
+
 /* Resolves a path whose last component may be a dead mount, which cannot be looked at. */
 static char *resolve(const char *path)
 {
     char *whole = realpath(path, NULL);
-    if (whole != NULL || errno != ENOTCONN)
+    if (whole != NULL || !is_dead(errno))
         return whole;
     char *copy = strdup(path), *resolved = NULL;
     if (copy == NULL)
@@ -97,8 +103,8 @@ static int unmount_all(const char *path, struct tp_error *error)
     struct mount_line line;
     struct stat status;
     while (find_mount(path, &line)) {
-        bool is_dead = stat(path, &status) < 0 && errno == ENOTCONN;
-        if (!is_dead && strcmp(line.type, TP_MOUNT_TYPE) != 0)
+        bool dead = stat(path, &status) < 0 && is_dead(errno);
+        if (!dead && strcmp(line.type, TP_MOUNT_TYPE) != 0)
             break;
         int rc = tp_mount_point_detach(path);
         if (rc < 0)
@@ -112,7 +118,7 @@ static int check(const char *path, struct tp_error *error)
 {
     struct mount_line line;
     struct stat status;
-    if (stat(path, &status) < 0 && errno == ENOTCONN)
+    if (stat(path, &status) < 0 && is_dead(errno))
         return tp_error_set(error, -ENOTCONN,
                             "%s: a dead mount is in the way; use --replace, or 'fusermount3 -u'",
                             path);

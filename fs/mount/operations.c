@@ -238,12 +238,16 @@ static int answer_read(fuse_req_t request, fuse_ino_t inode, struct handle *hand
     void *buffer = get_answer_buffer(length);
     if (buffer == NULL)
         return -ENOMEM;
+    tp_gate_enter(mount->gate);
     int rc = tp_reader_read(handle->reader, offset, length, buffer, &pieces);
-    if (rc < 0)
+    if (rc < 0) {
+        tp_gate_leave(mount->gate);
         return rc;
+    }
     atomic_fetch_add(&handle->references, 1);
     if (fuse_reply_iov(request, pieces.bytes, (int)pieces.n) == 0)
         tp_tree_note_read(mount->tree, inode, offset, length);
+    tp_gate_leave(mount->gate);
     tp_reader_done(handle->reader, &pieces);
     drop_handle(handle);
     atomic_fetch_add_explicit(&mount->tree->activity.bytes_read, length, memory_order_relaxed);

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "fs/base/gate.h"
 #include "fs/view/tree.h"
 
 /* What the operations work on: the user data of the session. */
@@ -17,6 +18,7 @@ struct tp_mount {
     uid_t user;
     gid_t group;
     bool direct_io;
+    struct tp_gate *gate;         /* passed by whoever decodes and answers a read */
     void (*ready)(void *context); /* called once the kernel has accepted the mount */
     void *context;
     int read_ahead_fd; /* the mount's read_ahead_kb, or -1 */

@@ -176,11 +176,17 @@ static void announce(void *context)
     tp_daemon_ready(&session->daemon);
 }
 
-/* One thread per processor but one: the one that the reader and its answers keep busy. */
-static size_t prefetch_threads(void)
+/* The processors but one: that one is the readers'. */
+static size_t spare_processors(void)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    return processors <= 2 ? 1 : processors > 9 ? 8 : (size_t)processors - 1;
+    return processors <= 2 ? 1 : (size_t)processors - 1;
+}
+
+static size_t prefetch_threads(void)
+{
+    enum { MOST = 8 };
+    return spare_processors() < MOST ? spare_processors() : MOST;
 }
 
 static int start_reading(struct session *session, struct tp_error *error)
@@ -190,6 +196,8 @@ static int start_reading(struct session *session, struct tp_error *error)
     if (rc < 0)
         return tp_error_set(error, rc, "cannot reserve %llu bytes for the cache",
                             (unsigned long long)session->options->cache_size);
+    if (tp_gate_new(spare_processors(), &session->mount.gate) < 0)
+        return tp_error_set(error, -ENOMEM, "out of memory");
     /* The page cache of the mount keeps what was delivered, unless it is bypassed: then the
      * sources' pages are the only copy in memory and worth keeping. */
     reading->forget_sources = !session->options->direct_io;
@@ -254,6 +262,7 @@ static void clean_up(struct session *session)
         tp_cache_free(session->tree->reading.cache);
         tp_tree_free(session->tree);
     }
+    tp_gate_free(session->mount.gate);
     if (session->mount.read_ahead_fd >= 0)
         close(session->mount.read_ahead_fd);
     free(session->mount_point);

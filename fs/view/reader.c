@@ -27,6 +27,7 @@ enum {
     SMALL_FILE = TP_TILE_SIZE / 8,  /* not worth a tile */
     LARGE_PIECE = TP_TILE_SIZE / 2, /* not worth a detour through a tile */
     AHEAD_MAX = 4,                  /* tiles */
+    EXPECT_STEP = 8 << 20,          /* ask the kernel for the source's pages in advance */
     FORGET_STEP = 8 << 20,          /* drop source pages in batches: each costs a system call */
 };
 
@@ -35,6 +36,7 @@ struct stream {
     uint64_t used;      /* when: the oldest is replaced */
     uint64_t requests;  /* so far, in sequence */
     uint64_t ahead;     /* the first tile nobody asked for yet */
+    uint64_t expected;  /* source pages up to here are asked for */
     uint64_t forgotten; /* source pages up to here are dropped */
 };
 
@@ -54,6 +56,7 @@ struct tp_reader {
 struct advice {
     bool sequential;
     uint64_t ahead_first, ahead_end; /* tiles to read ahead */
+    uint64_t expect_from, expect_to; /* bytes of the file whose source is wanted soon */
     uint64_t forget_from, forget_to; /* bytes of the file whose source is done with */
 };
 
@@ -124,6 +127,18 @@ static void plan_ahead(const struct tp_reader *reader, struct stream *stream, st
     advice->ahead_end = stream->ahead = end;
 }
 
+/* The kernel's own read-ahead of the source does not see a stream in requests that several
+ * threads make out of order. */
+static void plan_expect(const struct tp_reader *reader, struct stream *stream,
+                        struct advice *advice)
+{
+    if (stream->expected >= reader->size || stream->expected > stream->next + EXPECT_STEP)
+        return;
+    advice->expect_from = stream->expected > stream->next ? stream->expected : stream->next;
+    advice->expect_to = advice->expect_from + EXPECT_STEP;
+    stream->expected = advice->expect_to;
+}
+
 static void plan_forget(const struct tp_reader *reader, struct stream *stream,
                         struct advice *advice)
 {
@@ -147,6 +162,8 @@ static struct advice note_request(struct tp_reader *reader, uint64_t offset, siz
     if (advice.sequential && reader->reading->prefetcher != NULL &&
         (alone || length < LARGE_PIECE) && reader->size >= SMALL_FILE)
         plan_ahead(reader, stream, &advice);
+    if (advice.sequential)
+        plan_expect(reader, stream, &advice);
     if (advice.sequential && reader->reading->forget_sources && stream->next > stream->forgotten)
         plan_forget(reader, stream, &advice);
     pthread_mutex_unlock(&reader->lock);
@@ -223,6 +240,8 @@ int tp_reader_read(struct tp_reader *reader, uint64_t offset, size_t length, voi
 {
     bool alone = atomic_fetch_add(&reader->in_flight, 1) == 0;
     struct advice advice = note_request(reader, offset, length, alone);
+    if (advice.expect_to > advice.expect_from)
+        tp_content_expect(reader->content, advice.expect_from, EXPECT_STEP);
     for (uint64_t tile = advice.ahead_first; tile < advice.ahead_end; tile++)
         tp_prefetch(reader->reading->prefetcher, reader, (struct tp_tile_key){reader->file, tile},
                     fill_tile, (void *)reader->content);

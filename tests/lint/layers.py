@@ -3,7 +3,7 @@
 Arrows point at what is known:
 
     fs/mount, fs/export -> fs/view -> fs/checkpoint -> fs/base, decode
-                           fs/view -> fs/cache
+                           fs/view -> fs/cache      -> fs/base
 """
 
 import re
@@ -15,7 +15,7 @@ TOP = Path(__file__).resolve().parents[2]
 KNOWS = {
     "decode": {"decode"},
     "fs/base": {"decode", "fs/base"},
-    "fs/cache": {"fs/cache"},
+    "fs/cache": {"fs/base", "fs/cache"},
     "fs/checkpoint": {"decode", "fs/base", "fs/checkpoint"},
     "fs/view": {"decode", "fs/base", "fs/cache", "fs/checkpoint", "fs/view"},
     "fs/export": {"decode", "fs/base", "fs/checkpoint", "fs/view", "fs/export"},

@@ -163,8 +163,8 @@ Test(json, judges_strings)
 Test(json, refuses_half_surrogate_pairs)
 {
     REFUSED("\"\\ud83d\"", "\"\\ude00\"", "\"\\ude00\\ud83d\"", "\"\\ud83d\\ud83d\"",
-            "\"\\ud83d\\u0041\"", "\"\\ud83d\\n\"", "\"\\ud83dx\"", "\"\\udbff\\u", "\"\\ud800",
-            "\"\\ud83d\\ue000\"");
+            "\"\\ud83d\\u0041\"", "\"\\ud83d\\u12g4\"", "\"\\ud83d\\n\"", "\"\\ud83dx\"",
+            "\"\\udbff\\u", "\"\\ud800", "\"\\ud83d\\ue000\"");
     ACCEPTED("\"\\ud7ff\"", "\"\\ue000\"", "\"\\ud800\\udc00\"", "\"\\udbff\\udfff\"");
 }
 
@@ -221,6 +221,17 @@ Test(json, resolves_escapes)
         cr_expect_eq(length, cases[i].length, "%s", cases[i].text);
         cr_expect_arr_eq(resolved, cases[i].resolved, cases[i].length + 1, "%s", cases[i].text);
         free(resolved);
+    }
+}
+
+Test(json, refuses_unclosed_strings)
+{
+    static const char *const texts[] = {"\"", "\"abc", "\"\\\"", "\"\\u0041", "\"\xc3\xa9"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct document *document = document_new(texts[i], strlen(texts[i]));
+        struct tp_json_string string;
+        cr_expect_eq(tp_json_string(&document->json, &string), -EINVAL, "%s", texts[i]);
+        document_free(document);
     }
 }
 

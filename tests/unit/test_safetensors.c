@@ -298,6 +298,8 @@ Test(safetensors, refuses_what_the_official_library_refuses)
         "[]",
         "{\"a\":[\"F32\",[1]]}",
         "{\"a\":[]}",
+        "{\"a\":[\"U8\",[0]],\"b\":{" FOUR "}}",
+        "{\"a\":[\"F32\",[1],[0,4],[0,4]]}",
         "{\"a\":[\"F32\",[1],[0,4],1]}",
         "{\"a\":{\"dtype\":{\"F32\":1},\"shape\":[1],\"data_offsets\":[0,4]}}",
         "{\"a\":{\"dtype\":{},\"shape\":[1],\"data_offsets\":[0,4]}}",
@@ -428,6 +430,16 @@ Test(safetensors, checks_the_length_field)
     }
 }
 
+/* The text is not looked at: it need not even be as long. */
+Test(safetensors, limits_the_header)
+{
+    struct tp_safetensors header;
+    struct tp_error error = {""};
+    cr_expect_eq(tp_safetensors_parse("{}", TP_SAFETENSORS_HEADER_MAX + 1, 0, &header, &error),
+                 -EINVAL);
+    cr_expect_str_eq(error.text, "header: expected at most 100000000 bytes, found 100000001");
+}
+
 Test(safetensors, refuses_every_prefix)
 {
     static const char text[] = "{\"__metadata__\":{\"k\":\"v\"},\"a\":{\"x\":[1],\"dtype\":\"F32\","
@@ -461,6 +473,24 @@ Test(safetensors, says_what_it_expected_and_found)
          "F16, BF16, I32, U32, F32, I64, U64, F64, C64, found \"F4\""},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1.0],\"data_offsets\":[0,4]}}",
          "tensor \"a\": shape: JSON, byte 29: expected an unsigned integer below 2^64, found 1.0"},
+        {"{\"a\":{\"dtype\":32}}", "tensor \"a\": dtype: expected a string, found a number"},
+        {"{\"a\":{\"dtype\":{\"F32\":1}}}",
+         "tensor \"a\": dtype: expected a string, found an object that is no dtype"},
+        {"{\"a\":{\"shape\":null}}", "tensor \"a\": shape: expected an array, found null"},
+        {"{\"a\":{\"data_offsets\":\"x\"}}",
+         "tensor \"a\": data_offsets: expected an array of two integers, found a string"},
+        {"{\"a\":{\"data_offsets\":[]}}",
+         "tensor \"a\": data_offsets: expected two integers, found none"},
+        {"{\"a\":{\"data_offsets\":[1]}}",
+         "tensor \"a\": data_offsets: expected two integers, found one"},
+        {"{\"a\":{\"data_offsets\":[1,2,3]}}",
+         "tensor \"a\": data_offsets: expected two integers, found more"},
+        {"{\"a\":}", "tensor \"a\": JSON, byte 5: expected a value, found '}'"},
+        {"{\"a\":[\"F32\",5]}", "tensor \"a\": shape: expected an array, found a number"},
+        {"{\"a\":[\"F32\"]}",
+         "tensor \"a\": expected the three values dtype, shape and data_offsets, found fewer"},
+        {"{\"a\":{\"shape\":[1],\"shape\":[1]}}",
+         "tensor \"a\": expected the field \"shape\" once, found it twice"},
         {"{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}",
          "tensor \"a\": expected the fields dtype, shape and data_offsets, found no shape"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
