@@ -1,7 +1,6 @@
 """What the cases share: where things are, and one read of one file in one manner."""
 
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -31,13 +30,14 @@ class Read:
     count: int = 30000     # of random reads
     drop: bool = False     # the mount's pages first: a first pass
     refill: bool = False   # drop and read them first, outside the clock: a second pass
-    readers: int = 1       # at most 2 of bf16, for there are so many files
+    readers: int = 1       # at once; each has a file of its own: bf16_0, bf16_1
+    same_file: bool = False  # instead of one of its own
     source: str = "memory"  # where the checkpoint is: memory (tmpfs) or disk
     options: tuple = ()    # of tensorport-mount, more
 
     def tensors(self):
-        if self.readers == 1:
-            return [self.tensor]
+        if self.readers == 1 or self.same_file:
+            return [self.tensor] * self.readers
         return [f"bf16_{number}" for number in range(self.readers)]
 
     def but(self, **changes):
@@ -123,7 +123,15 @@ class Bench:
 
     def read_null(self, read):
         mount = self.null(read)
-        return self._read(read, mount, [mount.path / str(i) for i in range(read.readers)])
+        numbers = [0] * read.readers if read.same_file else range(read.readers)
+        return self._read(read, mount, [mount.path / str(number) for number in numbers])
+
+    def read_plain(self, read):
+        """The same manner, of a file on the disk that is in the page cache."""
+        path = self.sources("disk")["bf16_whole"]
+        result = self.reader([path], "--manner", read.manner, "--block", str(read.block))
+        gigabytes = result["bytes"] / GB
+        return Rate(gigabytes / result["seconds"], result["cpu_seconds"] / gigabytes)
 
     def warm_source(self, read):
         self.reader([self.sources(read.source)[tensor] for tensor in read.tensors()])
@@ -137,7 +145,3 @@ class Bench:
         if not read.direct_io:
             for measure in (self.read_tensorport, self.read_null):
                 measure(read.but(manner="nothing", drop=True))
-
-
-def processors():
-    return len(os.sched_getaffinity(0))

@@ -1,5 +1,5 @@
 # What tells how fast it is; see bench/README.md. The programs are built with everything else, so
-# that they stay compilable; `make bench` runs them.
+# that they stay compilable.
 noinst_PROGRAMS += bench/codec bench/nullfs bench/reader
 
 bench_codec_SOURCES = bench/codec.c
@@ -10,3 +10,23 @@ bench_nullfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)
 bench_nullfs_LDADD = $(FUSE_LIBS)
 
 bench_reader_SOURCES = bench/reader.c
+
+EXTRA_DIST += \
+	bench/README.md \
+	bench/bench.py \
+	bench/checkpoints.py \
+	bench/codec.py \
+	bench/load_worker.py \
+	bench/loads.py \
+	bench/machine.py \
+	bench/measure.py \
+	bench/model.py \
+	bench/mounts.py \
+	bench/reads.py \
+	bench/report.py \
+	bench/run.py
+
+# make bench BENCHFLAGS='--quick --only direct'
+.PHONY: bench
+bench: all
+	$(PYTHON) -B $(srcdir)/bench/run.py --build-dir . $(BENCHFLAGS)

@@ -23,7 +23,7 @@ def _output(command, **options):
 
 
 def _filesystem(folder):
-    return _output(["stat", "--file-system", "--format=%T", str(folder)])
+    return _output(["findmnt", "--noheadings", "--output=FSTYPE", "--target", str(folder)])
 
 
 def describe(options, programs):

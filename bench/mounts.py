@@ -115,13 +115,15 @@ class Mounts:
         return self._mounts[key]
 
     def _start_tensorport(self, source, options, path):
-        command = [self.programs["tensorport-mount"], *options, source, path]
+        command = [self.programs["tensorport-mount"], "--log-level", "error", *options, source,
+                   path]
         subprocess.run(command, check=True)
         return Mount(command, path)
 
     def _start_null(self, size, options, path):
         command = [self.programs["nullfs"], "--size", size, *options, path]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
+                                   start_new_session=True)  # Ctrl-C is for us, who unmount it
         if process.stdout.readline() != "ready\n":
             raise RuntimeError(f"{command[0]} ended with {process.wait()}")
         return Mount(command, path, process)

@@ -3,7 +3,7 @@
 import statistics
 
 HEAD = ("case", "tensorport", "other", "", "ratio", "quartiles", "cpu", "target", "verdict")
-ROW = "{:<56} {:>10} {:>8} {:<10} {:>6} {:>11} {:>5} {:>7}  {}"
+ROW = "{:<60} {:>10} {:>8} {:<10} {:>6} {:>11} {:>5} {:>7}  {}"
 
 
 def print_machine(machine):
@@ -11,15 +11,18 @@ def print_machine(machine):
     print("\n" + ROW.format(*HEAD), flush=True)
 
 
+def number(value):
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
 def print_line(line):
     def figure(values):
-        return f"{statistics.median(values):.3g}" if values else ""
+        return number(statistics.median(values)) if values else ""
 
     low, high = line.spread
-    digits = 2 if line.b else 1
     target = "" if line.target is None else f"{'<=' if line.at_most else '>='} {line.target:g}"
     ratio = f"{line.ratio:.2f}" if line.b else ""
-    spread = f"{low:.{digits}f}-{high:.{digits}f}"
+    spread = f"{number(low)}-{number(high)}" if len(line.a) > 1 else ""
     cpu = f"{line.cpu_ratio:.2f}" if line.cpu_ratio else ""
     verdict = line.verdict + (f" ({line.note})" if line.note else "")
     case = line.case if line.unit == "GB/s" else f"{line.case} ({line.unit})"

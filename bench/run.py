@@ -8,12 +8,16 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
+import codec
+import loads
+import model
 import reads
 import report
 from bench import MEMORY_FOLDER, Bench, Skipped
@@ -37,6 +41,11 @@ CASES = [
     Case("small-blocks", reads.small_blocks),
     Case("cache", reads.cache_pays),
     Case("disk", reads.disk_source),
+    Case("codecs", codec.codecs),
+    Case("20b", model.model_20b),
+    Case("copied", loads.copied),
+    Case("converted", loads.converted),
+    Case("page-faults", loads.page_faults),
 ]
 
 
@@ -53,6 +62,10 @@ def parse(arguments):
                         help="where most cases keep the checkpoint (default: memory if it fits)")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()),
                         help="a folder on a disk (default: %(default)s)")
+    parser.add_argument("--model-20b", type=Path, metavar="DIR",
+                        help="a checkpoint of gpt-oss-20b's shape: 'tensorport synth --preset 20b'")
+    parser.add_argument("--model-mid", type=Path, metavar="DIR",
+                        help="the same with --preset mid (default: made for the run)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="the ratios (needs matplotlib)")
     options = parser.parse_args(arguments)
@@ -67,6 +80,8 @@ def find_programs(build):
     for path in programs.values():
         if not os.access(path, os.X_OK):
             sys.exit(f"{path} is missing: run 'make' first, or give --build-dir")
+    if os.access(build / "tensorport", os.X_OK):
+        programs["tensorport"] = build / "tensorport"
     return {name: str(path.resolve()) for name, path in programs.items()}
 
 
@@ -85,23 +100,31 @@ def run_case(bench, case, lines, left_out):
             report.print_line(line)
     except Skipped as reason:
         left_out.append((case.name, str(reason)))
-        report.print_left_out(case.name, reason)
+    except (OSError, LookupError, RuntimeError, subprocess.SubprocessError) as failure:
+        left_out.append((case.name, f"failed: {failure}"))
+    else:
+        return
+    report.print_left_out(*left_out[-1])
 
 
 def chosen(options):
     patterns = options.only or ["*"]
-    return [case for case in CASES
-            if any(fnmatch.fnmatch(case.name, pattern) for pattern in patterns)]
+    found = [case for case in CASES
+             if any(fnmatch.fnmatch(case.name, pattern) for pattern in patterns)]
+    if not found:
+        sys.exit(f"no case is called {' or '.join(patterns)}: see --list")
+    return found
 
 
 def run(options):
     lines, left_out, busy = [], [], Busy()
+    cases = chosen(options)
     programs = find_programs(options.build_dir)
     choose_source(options)
     machine = describe(options, programs)
     report.print_machine(machine)
     with Bench(options, programs) as bench:
-        for case in chosen(options):
+        for case in cases:
             run_case(bench, case, lines, left_out)
     machine["busy"] = busy.shares()
     report.print_end(machine, lines, left_out)
@@ -111,6 +134,7 @@ def run(options):
         options.json.write_text(json.dumps(whole, indent=1) + "\n")
     if options.plot:
         report.plot(lines, options.plot)
+    return any(reason.startswith("failed") for _, reason in left_out)
 
 
 def main():
@@ -121,7 +145,7 @@ def main():
     # So that the mounts are taken away then, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with contextlib.suppress(KeyboardInterrupt):
-        run(options)
+        sys.exit(run(options))
 
 
 if __name__ == "__main__":

@@ -128,19 +128,21 @@ struct keys {
     bool descr, fortran_order, shape;
 };
 
-static int expected(const struct cursor *cursor, const char *what)
+/* Says what stands at the cursor instead of what should. */
+static void complain(const struct cursor *cursor, const char *what)
 {
-    if (cursor->at >= cursor->length)
-        return tp_error_set(cursor->error, -EINVAL,
-                            "npy header, byte %zu: expected %s, found the end", cursor->at, what);
-    unsigned char found = (unsigned char)cursor->text[cursor->at];
-    if (found < 0x20 || found > 0x7e)
-        return tp_error_set(cursor->error, -EINVAL,
-                            "npy header, byte %zu: expected %s, found byte 0x%02x", cursor->at,
-                            what, found);
-    return tp_error_set(cursor->error, -EINVAL, "npy header, byte %zu: expected %s, found '%c'",
-                        cursor->at, what, found);
+    char found[16] = "the end";
+    if (cursor->at < cursor->length) {
+        unsigned char byte = (unsigned char)cursor->text[cursor->at];
+        bool printable = byte >= 0x20 && byte <= 0x7e;
+        snprintf(found, sizeof found, printable ? "'%c'" : "byte 0x%02x", byte);
+    }
+    tp_error_format(cursor->error, "npy header, byte %zu: expected %s, found %s", cursor->at, what,
+                    found);
 }
+
+/* A macro for the reason that tp_error_set() is one. */
+#define expected(cursor, what) (complain((cursor), (what)), -EINVAL)
 
 static void skip_space(struct cursor *cursor)
 {
@@ -208,8 +210,8 @@ static int take_number(struct cursor *cursor, uint64_t *ret_number)
  * TP_U8 comes before the 8-bit floats, which share its descr. */
 static int take_descr(struct cursor *cursor, enum tp_dtype *ret_dtype)
 {
-    const char *descr = NULL;
-    size_t length = 0;
+    const char *descr;
+    size_t length;
     int rc = take_string(cursor, &descr, &length);
     if (rc != 0)
         return rc;
@@ -236,7 +238,7 @@ static int take_tuple(struct cursor *cursor, uint64_t *shape, size_t *ret_rank)
     if (!take(cursor, "("))
         return expected(cursor, "a tuple");
     while (!take(cursor, ")")) {
-        uint64_t dimension = 0;
+        uint64_t dimension;
         if (!comma)
             return expected(cursor, "',' or ')'");
         int rc = take_number(cursor, &dimension);

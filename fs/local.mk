@@ -7,6 +7,7 @@ libfs_a_SOURCES = \
 	fs/base/json_text.c fs/base/json_text.h \
 	fs/base/log.c fs/base/log.h \
 	fs/base/options.c fs/base/options.h \
+	fs/base/text.c fs/base/text.h \
 	fs/cache/cache.c fs/cache/cache.h \
 	fs/cache/list.h \
 	fs/cache/prefetch.c fs/cache/prefetch.h \

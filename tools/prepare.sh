@@ -31,14 +31,14 @@ install_packages() {
 build_packages=(gcc make autoconf automake pkg-config libc6-dev libfuse3-dev fuse3 libcjson-dev
                 liblz4-dev libxxhash-dev libsystemd-dev python3 python3-venv)
 
-# make_python: $build/venv with the packages of tests/requirements.txt; sets $python.
+# make_python: $top/build/venv, which both share, with the packages of tests/requirements.txt; sets $python.
 make_python() {
-    local stamp=$build/venv/requirements.installed
-    python=$build/venv/bin/python
+    local stamp=$top/build/venv/requirements.installed
+    python=$top/build/venv/bin/python
     if ! cmp -s "$top/tests/requirements.txt" "$stamp"; then
-        say "making a Python environment in $build/venv"
-        rm -rf "$build/venv"
-        python3 -m venv "$build/venv"
+        say "making a Python environment in $top/build/venv"
+        rm -rf "$top/build/venv"
+        python3 -m venv "$top/build/venv"
         "$python" -m pip install --quiet --disable-pip-version-check \
             -r "$top/tests/requirements.txt" >"$build/pip.log" 2>&1 ||
             { tail -n 20 "$build/pip.log" >&2; die "pip could not install tests/requirements.txt"; }

@@ -11,7 +11,8 @@
 
 static const char ready_byte = '\0'; /* anything else is the start of a message */
 
-/* The parent: prints what the daemon has to say and exits. */
+/* The parent: prints what the daemon has to say and exits. Reads to the end, so that the daemon
+ * is done with the pipe when the command returns. */
 __attribute__((noreturn)) static void wait_for_daemon(const char *program, int pipe)
 {
     char text[sizeof(struct tp_error)];
@@ -23,9 +24,9 @@ __attribute__((noreturn)) static void wait_for_daemon(const char *program, int p
         if (n <= 0)
             break;
         length += (size_t)n;
-        if (text[0] == ready_byte)
-            _exit(0);
     }
+    if (length > 0 && text[0] == ready_byte)
+        _exit(0);
     text[length] = '\0';
     fprintf(stderr, "%s: %s\n", program,
             length > 0 ? text : "the daemon ended before the mount was usable");

@@ -69,7 +69,7 @@ static bool find_mount(const char *path, struct mount_line *ret_line)
 /* What a mount whose daemon has ended says; the second one while it is still going down. */
 static bool is_dead(int code)
 {
-    return code == ENOTCONN || code == ECONNABORTED;
+    return code == ENOTCONN || code == ECONNABORTED || code == ECONNREFUSED;
 }
 
 /* Resolves a path whose last component may be a dead mount, which cannot be looked at. */

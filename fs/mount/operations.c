@@ -77,6 +77,7 @@ static struct fuse_entry_param make_entry(const struct tp_mount *mount,
 static void op_init(void *userdata, struct fuse_conn_info *connection)
 {
     struct tp_mount *mount = userdata;
+    connection->max_read = mount->max_read; /* must be what the kernel was told */
     connection->max_background = MAX_BACKGROUND;
     connection->congestion_threshold = MAX_BACKGROUND * 3 / 4;
     note_use(mount);
@@ -168,6 +169,7 @@ static void op_open(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info 
     info->noflush = 1; /* nothing was written: close() need not ask */
     atomic_fetch_add_explicit(&mount->tree->activity.opens, 1, memory_order_relaxed);
     atomic_fetch_add(&mount->tree->activity.open_files, 1);
+    tp_tree_note_read(mount->tree, inode, 0, 0);     /* all there is to read of an empty file */
     if (fuse_reply_open(request, info) == -ENOENT) { /* the caller was interrupted */
         atomic_fetch_sub(&mount->tree->activity.open_files, 1);
         drop_handle(handle);
@@ -245,12 +247,12 @@ static int answer_read(fuse_req_t request, fuse_ino_t inode, struct handle *hand
         return rc;
     }
     atomic_fetch_add(&handle->references, 1);
+    atomic_fetch_add_explicit(&mount->tree->activity.bytes_read, length, memory_order_relaxed);
     if (fuse_reply_iov(request, pieces.bytes, (int)pieces.n) == 0)
         tp_tree_note_read(mount->tree, inode, offset, length);
     tp_gate_leave(mount->gate);
     tp_reader_done(handle->reader, &pieces);
     drop_handle(handle);
-    atomic_fetch_add_explicit(&mount->tree->activity.bytes_read, length, memory_order_relaxed);
     return 0;
 }
 

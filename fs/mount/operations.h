@@ -18,6 +18,7 @@ struct tp_mount {
     uid_t user;
     gid_t group;
     bool direct_io;
+    unsigned max_read;            /* bytes: -o max_read=N; 0: as the kernel likes */
     struct tp_gate *gate;         /* passed by whoever decodes and answers a read */
     void (*ready)(void *context); /* called once the kernel has accepted the mount */
     void *context;

@@ -177,6 +177,10 @@ static int handle_word(struct tp_mount_options *options, char *word, struct tp_e
     int rc = handle_own_word(options, word, &known, error);
     if (known || rc < 0)
         return rc;
+    if (strncmp(word, "max_read=", 9) == 0)
+        rc = handle_number(word + 9, 4096, 1 << 20, &options->max_read, error);
+    if (rc < 0)
+        return tp_error_prefix(error, rc, "max_read");
     if (is_listed(word, kernel_words, sizeof kernel_words / sizeof *kernel_words))
         return add_kernel_option(options, word, error);
     if (is_listed(word, ignored_words, sizeof ignored_words / sizeof *ignored_words))

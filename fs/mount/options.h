@@ -25,8 +25,9 @@ struct tp_mount_options {
     bool foreground;
     bool direct_io;
     bool replace;
-    bool debug; /* libfuse prints every request */
-    uid_t user; /* who owns the files */
+    bool debug;        /* libfuse prints every request */
+    unsigned max_read; /* bytes of a request; 0: no limit */
+    uid_t user;        /* who owns the files */
     gid_t group;
     char *kernel_options; /* comma-separated, for the kernel and fusermount3; owned */
 

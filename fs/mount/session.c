@@ -4,6 +4,7 @@
 #include "fs/mount/session.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +54,19 @@ static void take_libfuse_message(enum fuse_log_level level, const char *format, 
 }
 
 /* ---- before the fork ---- */
+
+/* Descriptors 0 to 2 must be something, or a shard would be taken for stderr; what else the
+ * caller had open is no business of a daemon. */
+static int tidy_descriptors(bool foreground, struct tp_error *error)
+{
+    for (int fd = 0; fd <= 2; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            return tp_error_set(error, -errno, "cannot open /dev/null: %s", strerror(errno));
+    }
+    if (!foreground)
+        close_range(3, ~0U, 0);
+    return 0;
+}
 
 /* A shard and a thread each hold a descriptor. */
 static void raise_descriptor_limit(void)
@@ -269,6 +283,15 @@ static void clean_up(struct session *session)
     tp_checkpoint_close(session->checkpoint);
 }
 
+/* Descriptors can run out anywhere; the remedy is the same everywhere. */
+static void add_advice(struct tp_error *error)
+{
+    size_t length = strlen(error->text);
+    if (strstr(error->text, strerror(EMFILE)) != NULL && strstr(error->text, "ulimit") == NULL)
+        snprintf(error->text + length, sizeof error->text - length,
+                 "; raise the limit with 'ulimit -n'");
+}
+
 int tp_session_run(const struct tp_mount_options *options)
 {
     struct session session = {
@@ -278,24 +301,29 @@ int tp_session_run(const struct tp_mount_options *options)
         .mount = {.user = options->user,
                   .group = options->group,
                   .direct_io = options->direct_io,
+                  .max_read = options->max_read,
                   .ready = announce,
                   .context = &session,
                   .read_ahead_fd = -1},
     };
     struct tp_error error = {""};
     raise_descriptor_limit();
-    int rc = open_source(&session, &error);
+    int rc = tidy_descriptors(options->foreground, &error);
+    if (rc == 0)
+        rc = open_source(&session, &error);
     if (rc == 0) {
+        tp_watch_block_signals(); /* a mount must not be left behind: from here on they wait */
         session.mount.tree = session.tree;
         rc = mount_tree(&session, &error);
     }
     if (rc == 0) {
-        tp_watch_block_signals();
         rc = options->foreground ? 0
                                  : tp_daemon_start(tp_mount_program.name, &session.daemon, &error);
     }
     if (rc == 0)
         rc = start_and_serve(&session, &error);
+    if (rc < 0)
+        add_advice(&error);
     if (rc < 0 && session.log.to_syslog)
         tp_log(&session.log, TP_LOG_ERROR, "%s", error.text);
     else if (rc < 0)

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "fs/base/text.h"
 #include "fs/view/extents.h"
 
 enum { BUFFER_BYTES = 256 << 10 };
@@ -142,15 +143,12 @@ static bool hash_file(struct tp_checksums *checksums, size_t i, void *buffer, XX
     return record->is_hashed;
 }
 
-int tp_checksums_text(struct tp_checksums *checksums, char **ret_text, size_t *ret_length)
+/* The lines, in the order of the view. */
+static void write_lines(struct tp_checksums *checksums, void *buffer, XXH3_state_t *state,
+                        FILE *stream)
 {
-    char *text = NULL;
-    size_t length = 0;
-    void *buffer = malloc(BUFFER_BYTES);
-    XXH3_state_t *state = XXH3_createState();
-    FILE *stream = buffer != NULL && state != NULL ? open_memstream(&text, &length) : NULL;
     pthread_mutex_lock(&checksums->computing);
-    for (size_t i = 0; stream != NULL && i < checksums->view->n_files; i++) {
+    for (size_t i = 0; i < checksums->view->n_files; i++) {
         char path[TP_SHARD_NAME_MAX + 256];
         if (!is_read(checksums, i) || !hash_file(checksums, i, buffer, state))
             continue;
@@ -158,13 +156,20 @@ int tp_checksums_text(struct tp_checksums *checksums, char **ret_text, size_t *r
         tp_checksums_line(checksums->records[i].hash.digest, path, stream);
     }
     pthread_mutex_unlock(&checksums->computing);
+}
+
+int tp_checksums_text(struct tp_checksums *checksums, char **ret_text, size_t *ret_length)
+{
+    struct tp_text text;
+    void *buffer = malloc(BUFFER_BYTES);
+    XXH3_state_t *state = XXH3_createState();
+    int rc = tp_text_open(&text);
+    if (rc == 0 && (buffer == NULL || state == NULL))
+        rc = -ENOMEM;
+    if (rc == 0)
+        write_lines(checksums, buffer, state, text.stream);
+    rc = tp_text_close(&text, rc, ret_text, ret_length);
     XXH3_freeState(state);
     free(buffer);
-    if (stream == NULL || (ferror(stream) != 0) | (fclose(stream) != 0)) {
-        free(text);
-        return -ENOMEM;
-    }
-    *ret_text = text;
-    *ret_length = length;
-    return 0;
+    return rc;
 }

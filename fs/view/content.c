@@ -9,7 +9,7 @@
 enum { PIECE_BYTES = 64 << 10 };
 
 /* The kernel drops only whole pages, and of large ones only those that lie in the range: going
- * back this far catches what earlier calls left at their ends. */
+ * back this far, into the tensor before as well, catches what earlier calls left at their ends. */
 enum { FORGET_OVERLAP = 2 << 20 };
 
 static size_t decoded_unit(const struct tp_content *content)
@@ -119,14 +119,12 @@ void tp_content_forget(const struct tp_content *content, uint64_t offset, size_t
     uint64_t from, bytes;
     if (!source_range(content, offset, length, &from, &bytes))
         return;
-    uint64_t back =
-        from - content->offset < FORGET_OVERLAP ? from - content->offset : FORGET_OVERLAP;
+    uint64_t back = from < FORGET_OVERLAP ? from : FORGET_OVERLAP;
     tp_source_forget(content->source, from - back, bytes + back);
     if (content->kind == TP_CONTENT_MXFP4) {
-        from = (from - content->offset) / TP_MXFP4_BLOCK_BYTES;
+        from = content->scales_offset + (from - content->offset) / TP_MXFP4_BLOCK_BYTES;
         back = from < FORGET_OVERLAP ? from : FORGET_OVERLAP;
-        tp_source_forget(content->scales_source, content->scales_offset + from - back,
-                         bytes / TP_MXFP4_BLOCK_BYTES + back);
+        tp_source_forget(content->scales_source, from - back, bytes / TP_MXFP4_BLOCK_BYTES + back);
     }
 }
 

@@ -5,11 +5,13 @@
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fs/base/json_text.h"
+#include "fs/base/text.h"
 
 static void add_tensor_source(cJSON *object, const struct tp_tensor *tensor)
 {
@@ -48,11 +50,24 @@ static cJSON *describe(const struct tp_view_file *file)
     return object;
 }
 
+/* cJSON leaves out what it has no memory for, and says nothing. */
+static bool is_whole(const cJSON *object, const struct tp_view_tensor *tensor)
+{
+    enum { FIELDS = 6, SOURCE_FIELDS = 4 };
+    const cJSON *source = cJSON_GetObjectItem(object, "source");
+    bool whole = cJSON_GetArraySize(object) == FIELDS &&
+                 (size_t)cJSON_GetArraySize(cJSON_GetObjectItem(object, "shape")) == tensor->rank;
+    if (tensor->pair == NULL)
+        return whole && cJSON_GetArraySize(source) == SOURCE_FIELDS;
+    return whole && cJSON_GetArraySize(cJSON_GetObjectItem(source, "blocks")) == SOURCE_FIELDS &&
+           cJSON_GetArraySize(cJSON_GetObjectItem(source, "scales")) == SOURCE_FIELDS;
+}
+
 static int print_tensors(const struct tp_view *view, FILE *stream)
 {
     for (size_t i = 0; i < view->n_tensors; i++) {
         cJSON *object = describe(&view->files[i]);
-        char *line = cJSON_PrintUnformatted(object);
+        char *line = is_whole(object, &view->tensors[i]) ? cJSON_PrintUnformatted(object) : NULL;
         cJSON_Delete(object);
         if (line == NULL)
             return -ENOMEM;
@@ -76,28 +91,19 @@ static int print_name(const struct tp_checkpoint *checkpoint, FILE *stream)
 
 int tp_manifest_write(const struct tp_view *view, char **ret_text, size_t *ret_length)
 {
-    char *text = NULL;
-    size_t length = 0;
-    FILE *stream = open_memstream(&text, &length);
-    if (stream == NULL)
-        return -ENOMEM;
-    int rc = print_name(view->checkpoint, stream);
-    fprintf(stream,
+    struct tp_text text;
+    int rc = tp_text_open(&text);
+    if (rc < 0)
+        return rc;
+    rc = print_name(view->checkpoint, text.stream);
+    fprintf(text.stream,
             "  \"precision\": \"%s\",\n  \"mxfp4\": \"%s\",\n  \"shard_size\": %" PRIu64
             ",\n  \"total_size\": %" PRIu64 ",\n  \"total_parameters\": %" PRIu64
             ",\n  \"tensors\": [",
             tp_precision_names[view->options.precision], tp_mxfp4_names[view->options.packed],
             view->options.shard_size, view->total_size, view->total_parameters);
     if (rc == 0)
-        rc = print_tensors(view, stream);
-    fputs(view->n_tensors > 0 ? "\n  ]\n}\n" : "]\n}\n", stream);
-    if ((ferror(stream) != 0) | (fclose(stream) != 0) && rc == 0)
-        rc = -ENOMEM;
-    if (rc < 0) {
-        free(text);
-        return rc;
-    }
-    *ret_text = text;
-    *ret_length = length;
-    return 0;
+        rc = print_tensors(view, text.stream);
+    fputs(view->n_tensors > 0 ? "\n  ]\n}\n" : "]\n}\n", text.stream);
+    return tp_text_close(&text, rc, ret_text, ret_length);
 }

@@ -11,6 +11,7 @@
 
 #include "config.h"
 #include "fs/base/json_text.h"
+#include "fs/base/text.h"
 #include "fs/view/tree.h"
 
 struct counter {
@@ -105,15 +106,15 @@ int tp_statistics_prometheus(struct tp_tree *tree, char **ret_text, size_t *ret_
 {
     struct counter counters[N_COUNTERS_MAX];
     size_t n = collect(tree, counters);
-    FILE *stream = open_memstream(ret_text, ret_length);
-    if (stream == NULL)
-        return -ENOMEM;
-    for (size_t i = 0; i < n; i++) {
+    struct tp_text text;
+    int rc = tp_text_open(&text);
+    for (size_t i = 0; rc == 0 && i < n; i++) {
         char name[96];
         snprintf(name, sizeof name, "tensorport_%s_%s%s", counters[i].group, counters[i].name,
                  counters[i].is_gauge ? "" : "_total");
-        fprintf(stream, "# HELP %s %s.\n# TYPE %s %s\n%s %" PRIu64 "\n", name, counters[i].help,
-                name, counters[i].is_gauge ? "gauge" : "counter", name, counters[i].value);
+        fprintf(text.stream, "# HELP %s %s.\n# TYPE %s %s\n%s %" PRIu64 "\n", name,
+                counters[i].help, name, counters[i].is_gauge ? "gauge" : "counter", name,
+                counters[i].value);
     }
-    return fclose(stream) == 0 ? 0 : -ENOMEM;
+    return tp_text_close(&text, rc, ret_text, ret_length);
 }
