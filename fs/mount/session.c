@@ -48,7 +48,7 @@ static void take_libfuse_message(enum fuse_log_level level, const char *format, 
     if (level == FUSE_LOG_DEBUG)
         fprintf(stderr, "%s\n", text);
     else if (libfuse_log != NULL)
-        tp_log(libfuse_log, TP_LOG_WARNING, "%s", text);
+        tp_log(libfuse_log, TP_LOG_INFO, "%s", text); /* what ends the session is said anyway */
     else
         tp_error_set(&libfuse_message, 0, "%s", text);
 }
