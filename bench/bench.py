@@ -32,7 +32,7 @@ class Read:
     refill: bool = False   # drop and read them first, outside the clock: a second pass
     readers: int = 1       # at once; each has a file of its own: bf16_0, bf16_1
     same_file: bool = False  # instead of one of its own
-    source: str = "memory"  # where the checkpoint is: memory (tmpfs) or disk
+    source: str = ""       # where the checkpoint is: memory (tmpfs), disk, or the run's choice
     options: tuple = ()    # of tensorport-mount, more
 
     def tensors(self):
@@ -72,6 +72,7 @@ class Bench:
 
     def sources(self, where):
         """The paths of the checkpoint's files by tensor; written at the first call."""
+        where = where or self.options.source
         if where not in self._sources:
             parent = MEMORY_FOLDER if where == "memory" else self.options.scratch
             needed, free = bytes_needed(self.size), shutil.disk_usage(parent).free
@@ -79,10 +80,6 @@ class Bench:
                 raise Skipped(f"{parent} has {free >> 20} MiB, {needed * 6 // 5 >> 20} are needed")
             self._sources[where] = write_checkpoint(self.folder(where), self.size)
         return self._sources[where]
-
-    def main_source(self):
-        """Where the checkpoint of most cases lies."""
-        return self.options.source
 
     # ---- mounts
 
@@ -117,7 +114,7 @@ class Bench:
     def read_tensorport(self, read):
         """A Rate, in GB/s. The source's pages are in memory when the clock starts."""
         mount = self.tensorport(read)
-        if read.source == "disk":
+        if (read.source or self.options.source) == "disk":
             self.warm_source(read)
         return self._read(read, mount, [mount.file(tensor) for tensor in read.tensors()])
 

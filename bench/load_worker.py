@@ -37,8 +37,9 @@ def touch(tensor):
 
 def convert(tensor):
     """What one writes without TensorPort: the safetensors library and vectorised NumPy."""
-    import ml_dtypes  # noqa: F401: makes NumPy know bfloat16
+    import ml_dtypes  # noqa: F401 (makes NumPy know bfloat16)
     from safetensors import safe_open
+
     def get(part, file):
         with safe_open(file, framework="numpy") as parts:
             return parts.get_tensor(part)

@@ -50,7 +50,7 @@ class Model:
         if program is None:
             raise Skipped("no checkpoint was given with --model-mid, and the program 'tensorport' "
                           "that makes one is not built")
-        folder = self.bench.folder(self.bench.main_source()) / "mid"
+        folder = self.bench.folder(self.bench.options.source) / "mid"
         subprocess.run([program, "synth", "--quiet", "--preset=mid", str(folder)], check=True)
         return folder
 
@@ -83,7 +83,8 @@ def against_copy(bench, model, precision, *loaders):
     copy = model.copy(mount)
     tensors = model.tensors(mount)
     for library, how in loaders:
-        a, b, _ = ask_worker(bench, side(how, at(mount.path, tensors)), side(how, at(copy, tensors)))
+        ours, others = side(how, at(mount.path, tensors)), side(how, at(copy, tensors))
+        a, b, _ = ask_worker(bench, ours, others)
         yield Line(f"{library}.load of mid, {precision}, warm", a, b, other="cp -r",
                    target=LIKE_A_COPY)
     shutil.rmtree(copy)
@@ -135,7 +136,7 @@ def converted(bench):
 
 def page_faults(bench):
     """How much of a load is the kernel finding fresh memory: no file system can help that."""
-    read = Read(direct_io=False, source=bench.main_source())
+    read = Read(direct_io=False)
     mount = bench.tensorport(read)
     size = mount.file(read.tensor).stat().st_size
     tensors = [{"path": str(mount.file(read.tensor))}]

@@ -15,11 +15,10 @@ KINDS = [
 ]
 
 
-def against_null(bench, name, read, target=None, note=""):
-    read = read.but(source=bench.main_source())
+def against_null(bench, name, read, target=None):
     a, b = in_turns(bench.pairs, lambda: bench.read_tensorport(read), lambda: bench.read_null(read))
     bench.drop_pages(read)
-    return Line(name, a, b, target=target, note=note)
+    return Line(name, a, b, target=target)
 
 
 def each_kind(bench, name, read, target=None):
@@ -45,9 +44,9 @@ def buffered_second_pass(bench):
 def against_plain_file(bench):
     """Where a copy on a disk is faster, it is so by as much than any FUSE file system: this
     kernel keeps FUSE's pages one by one, those of ext4 and XFS in large folios."""
-    read = Read(tensor="bf16_whole", precision="bfloat16", direct_io=False, refill=True,
-                source=bench.main_source())
-    a, b = in_turns(bench.pairs, lambda: bench.read_tensorport(read), lambda: bench.read_plain(read))
+    read = Read(tensor="bf16_whole", precision="bfloat16", direct_io=False, refill=True)
+    a, b = in_turns(bench.pairs, lambda: bench.read_tensorport(read),
+                    lambda: bench.read_plain(read))
     bench.drop_pages(read)
     return Line("buffered second pass, bf16 as it is", a, b, other="plain file")
 
@@ -55,7 +54,8 @@ def against_plain_file(bench):
 def mapped(bench):
     read = Read(direct_io=False, manner="map", refill=True)
     yield against_null(bench, "mmap, second touch, bf16 to float32", read, 0.95)
-    yield against_null(bench, "mmap, first touch, bf16 to float32", read.but(refill=False, drop=True))
+    first = read.but(refill=False, drop=True)
+    yield against_null(bench, "mmap, first touch, bf16 to float32", first)
 
 
 def random_reads(bench):
@@ -68,7 +68,7 @@ def small_blocks(bench):
 
 def two_readers(bench, name, read):
     """1.6 times one reader will do instead: the null file system may itself not scale."""
-    one, two = read.but(source=bench.main_source()), read.but(source=bench.main_source(), readers=2)
+    one, two = read, read.but(readers=2)
     single, a, b = in_turns(bench.pairs, lambda: bench.read_tensorport(one),
                             lambda: bench.read_tensorport(two), lambda: bench.read_null(two))
     bench.drop_pages(two)
@@ -92,7 +92,6 @@ NOT_SLOWER = 0.98
 
 def cache_pays(bench):
     def compare(name, read):
-        read = read.but(source=bench.main_source())
         without = read.but(options=("--cache-size", "0"))
         a, b = in_turns(bench.pairs, lambda: bench.read_tensorport(read),
                         lambda: bench.read_tensorport(without))
@@ -112,16 +111,14 @@ def disk_source(bench):
     """The same from a disk: with the source in the page cache, which costs less to read than
     tmpfs, and from the disk itself. Buffered mode drops the source's pages, so the latter is what
     its user meets."""
-    direct = Read(source="disk")
-    first_pass = direct.but(direct_io=False, drop=True)
     for kind, tensor, precision in KINDS:
-        for name, read in (("direct 1 MiB", direct), ("first pass", first_pass)):
-            read = read.but(tensor=tensor, precision=precision)
-            a, b = in_turns(bench.pairs, lambda: bench.read_tensorport(read),
-                            lambda: bench.read_null(read))
-            yield Line(f"source cached, {name}, {kind}", a, b, target=0.85)
-        yield cold_disk(bench, read, f"source cold, first pass, {kind}")
-        bench.drop_pages(read)
+        direct = Read(tensor=tensor, precision=precision, source="disk")
+        first = direct.but(direct_io=False, drop=True)
+        yield against_null(bench, f"source cached, direct 1 MiB, {kind}", direct, 0.85)
+        yield against_null(bench, f"source cached, first pass, {kind}", first, 0.85)
+        yield cold_disk(bench, first, f"source cold, first pass, {kind}")
+        yield left_in_memory(bench, first, f"source's pages left, first pass, {kind}")
+        bench.drop_pages(first)
 
 
 def cold_disk(bench, read, name):
@@ -140,3 +137,14 @@ def cold_disk(bench, read, name):
     a, b = in_turns(min(bench.pairs, 5), through_mount, plainly)
     return Line(name, a, b, other="cat source", unit="GB/s of source",
                 note=f"{statistics.median(a) * shown / size:.2f} GB/s of output")
+
+
+def left_in_memory(bench, read, name):
+    """How much of the source the page cache still holds when the mount's pages hold it all."""
+    source = bench.sources("disk")[read.tensor]
+    shares = []
+    for _ in range(min(bench.pairs, 5)):
+        bench.read_tensorport(read)
+        resident = bench.reader([source], "--manner", "resident")["bytes"]
+        shares.append(100 * resident / source.stat().st_size)
+    return Line(name, shares, unit="%", target=5, at_most=True)

@@ -57,7 +57,8 @@ def plot(lines, path):
         if line.target is not None:
             axes.plot(line.target, row, "k|", markersize=12)
     axes.set_xscale("log")
-    axes.set_yticks(range(len(shown)), [f"{line.case} / {line.other}" for line in shown], fontsize=7)
+    names = [f"{line.case} / {line.other}" for line in shown]
+    axes.set_yticks(range(len(shown)), names, fontsize=7)
     axes.set_xlabel("ratio (points: medians; bars: quartiles; black: targets)")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=150)

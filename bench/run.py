@@ -67,7 +67,8 @@ def parse(arguments):
     parser.add_argument("--model-mid", type=Path, metavar="DIR",
                         help="the same with --preset mid (default: made for the run)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="the ratios (needs matplotlib)")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png",
+                        help="the ratios (needs matplotlib)")
     options = parser.parse_args(arguments)
     options.size = 256 * MIB if options.quick else 1024 * MIB
     options.pairs = options.pairs or (3 if options.quick else 11)

@@ -60,7 +60,7 @@ make_configure() {
     done
 }
 
-# build_in DIRECTORY [CONFIGURE-ARGUMENT...]: configures once and builds.
+# build_in DIRECTORY [CONFIGURE-ARGUMENT...]: configures once and builds; fails with a message.
 build_in() {
     local directory=$1
     shift
@@ -69,9 +69,9 @@ build_in() {
     if [ ! -e "$directory/config.status" ] || [ configure -nt "$directory/config.status" ] ||
         [ "$(cat "$directory/configured-with" 2>/dev/null)" != "$wanted" ]; then
         (cd "$directory" && "$top/configure" --quiet "$@" >configure.log 2>&1) ||
-            { tail -n 20 "$directory/configure.log" >&2; die "configure failed in $directory"; }
+            { tail -n 20 "$directory/configure.log" >&2; echo "configure failed in $directory" >&2; return 1; }
         printf '%s\n' "$wanted" >"$directory/configured-with"
     fi
     make -C "$directory" -j"$(nproc)" --no-print-directory >"$directory/make.log" 2>&1 ||
-        { tail -n 40 "$directory/make.log" >&2; die "make failed in $directory"; }
+        { tail -n 40 "$directory/make.log" >&2; echo "make failed in $directory" >&2; return 1; }
 }

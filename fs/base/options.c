@@ -89,16 +89,17 @@ static const struct tp_option *find_option(const struct tp_option *options, size
 static int say_mistake(const struct tp_program *program, char **argv, int key,
                        struct tp_error *error)
 {
+    /* getopt says which short option it was, also inside "-ab"; a long one is the word itself. */
     const char *word = argv[optind - 1];
+    bool is_short = optopt > KEY_VERSION && optopt < KEY_FIRST;
     if (key == ':')
         return tp_error_set(error, -EINVAL, "option %s needs a value; see '%s --help'", word,
                             program->name);
-    if (optopt > KEY_FIRST || strchr(word, '=') != NULL)
-        return tp_error_set(error, -EINVAL,
-                            "no such option, or it takes no value: %s; see '%s --help'", word,
-                            program->name);
-    if (optopt != 0 && optopt < KEY_FIRST && strncmp(word, "--", 2) != 0)
+    if (is_short)
         return tp_error_set(error, -EINVAL, "unknown option -%c; see '%s --help'", optopt,
+                            program->name);
+    if (optopt != 0)
+        return tp_error_set(error, -EINVAL, "this option takes no value: %s; see '%s --help'", word,
                             program->name);
     return tp_error_set(error, -EINVAL, "unknown or ambiguous option %s; see '%s --help'", word,
                         program->name);

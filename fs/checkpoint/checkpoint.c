@@ -438,7 +438,7 @@ static int open_folder(struct opening *opening, const char *path)
     int rc = stat(path, &status) < 0 ? -errno : 0;
     if (rc == 0)
         rc = resolve(path, S_ISDIR(status.st_mode), &checkpoint->path);
-    if (rc < 0)
+    if (rc < 0 || checkpoint->path == NULL)
         return tp_error_set(opening->error, rc, "%s", strerror(-rc));
     char *slash = strrchr(checkpoint->path, '/');
     checkpoint->name = strdup(slash + 1);

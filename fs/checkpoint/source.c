@@ -19,7 +19,7 @@ int tp_source_open(struct tp_source *source, int directory, const char *name,
     if (fd < 0)
         return tp_error_set(error, -errno, "%s: cannot open: %s", name, strerror(errno));
     struct stat status;
-    struct statfs system;
+    struct statfs system = {0};
     int rc = fstat(fd, &status) < 0 || fstatfs(fd, &system) < 0 ? -errno : 0;
     if (rc < 0)
         tp_error_set(error, rc, "%s: cannot stat: %s", name, strerror(-rc));

@@ -40,7 +40,8 @@ struct session {
 static struct tp_error libfuse_message;
 static const struct tp_log *libfuse_log;
 
-static void take_libfuse_message(enum fuse_log_level level, const char *format, va_list arguments)
+__attribute__((format(printf, 2, 0))) static void
+take_libfuse_message(enum fuse_log_level level, const char *format, va_list arguments)
 {
     char text[sizeof libfuse_message.text];
     vsnprintf(text, sizeof text, format, arguments);

@@ -36,9 +36,9 @@ static int parse_shard_size(const char *text, uint64_t *ret_bytes, struct tp_err
     char with_unit[64];
     uint64_t bytes = 0;
     bool bare = strspn(text, "0123456789.") == strlen(text);
-    if (bare)
-        snprintf(with_unit, sizeof with_unit, "%sGB", text);
-    if (tp_parse_size(bare ? with_unit : text, &bytes, error) < 0 || bytes == 0)
+    bool fits =
+        !bare || snprintf(with_unit, sizeof with_unit, "%sGB", text) < (int)sizeof with_unit;
+    if (!fits || tp_parse_size(bare ? with_unit : text, &bytes, error) < 0 || bytes == 0)
         return tp_error_set(error, -EINVAL,
                             "expected decimal GB such as 1.8, above 0, found \"%s\"", text);
     *ret_bytes = bytes;

@@ -12,6 +12,7 @@ MOUNT_TESTS = \
 	tests/mount/test_robust_end.py \
 	tests/mount/test_robust_source.py \
 	tests/mount/test_tree.py \
+	tests/mount/test_unmount.py \
 	tests/mount/test_view.py
 
 EXTRA_DIST += \

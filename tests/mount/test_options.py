@@ -264,6 +264,16 @@ def checksums_leave_out_what_was_read_in_part():
 
 
 @test
+def checksums_are_there_at_once():
+    """`cp -r` and then a copy of XXH3SUMS: the last file must not be missing. Read and asked for in the
+    same breath, many times, for the daemon may be quick enough by chance."""
+    with Mount(checkpoint("tiny"), "--direct-io") as mount:
+        for i, path in enumerate(sorted(mount.path.glob("shard_000/*.npy")), 1):
+            path.read_bytes()
+            assert len(sums(mount)) == i, path
+
+
+@test
 def checksums_are_of_the_main_view():
     with Mount(checkpoint("tiny"), "--include", "*down_proj*") as mount:
         for path in (mount.path / HIDDEN / "views").glob("*/*/*.npy"):

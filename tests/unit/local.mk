@@ -15,16 +15,24 @@ EXTRA_DIST += tests/kit tests/unit/lsan.supp
 
 if HAVE_CRITERION
 unit_tests = \
+	tests/unit/test-cache \
 	tests/unit/test-codec \
 	tests/unit/test-dtype \
+	tests/unit/test-extents \
 	tests/unit/test-json \
+	tests/unit/test-names \
 	tests/unit/test-npy \
+	tests/unit/test-options \
 	tests/unit/test-safetensors
 check_PROGRAMS += $(unit_tests)
 TESTS += $(unit_tests)
 
 UNIT_CFLAGS = $(AM_CFLAGS) $(CRITERION_CFLAGS)
 UNIT_LIBS = $(DECODE_LIBS) $(CRITERION_LIBS)
+
+tests_unit_test_cache_SOURCES = tests/unit/test_cache.c
+tests_unit_test_cache_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_cache_LDADD = $(FS_LIBS) $(CRITERION_LIBS)
 
 tests_unit_test_codec_SOURCES = \
 	tests/unit/test_codec.c \
@@ -38,13 +46,25 @@ tests_unit_test_dtype_SOURCES = tests/unit/test_dtype.c
 tests_unit_test_dtype_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_dtype_LDADD = $(UNIT_LIBS)
 
+tests_unit_test_extents_SOURCES = tests/unit/test_extents.c
+tests_unit_test_extents_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_extents_LDADD = $(FS_LIBS) $(CRITERION_LIBS)
+
 tests_unit_test_json_SOURCES = tests/unit/test_json.c
 tests_unit_test_json_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_json_LDADD = $(UNIT_LIBS)
 
+tests_unit_test_names_SOURCES = tests/unit/test_names.c
+tests_unit_test_names_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_names_LDADD = $(FS_LIBS) $(CRITERION_LIBS)
+
 tests_unit_test_npy_SOURCES = tests/unit/read_file.h tests/unit/test_npy.c
 tests_unit_test_npy_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_npy_LDADD = $(UNIT_LIBS)
+
+tests_unit_test_options_SOURCES = fs/mount/options.c tests/unit/test_options.c
+tests_unit_test_options_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_options_LDADD = $(FS_LIBS) $(CRITERION_LIBS)
 
 tests_unit_test_safetensors_SOURCES = tests/unit/read_file.h tests/unit/test_safetensors.c
 tests_unit_test_safetensors_CFLAGS = $(UNIT_CFLAGS)
@@ -53,6 +73,12 @@ else
 TESTS += tests/unit/criterion-is-missing
 endif
 EXTRA_DIST += tests/unit/criterion-is-missing
+
+# Plain C, because Criterion does not run under ThreadSanitizer.
+check_PROGRAMS += tests/unit/thread-cache
+TESTS += tests/unit/thread-cache
+tests_unit_thread_cache_SOURCES = tests/unit/thread_cache.c
+tests_unit_thread_cache_LDADD = $(FS_LIBS)
 
 if PYTHON_TESTS
 check_PROGRAMS += tests/unit/safetensors-verdict

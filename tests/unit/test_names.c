@@ -35,8 +35,8 @@ static void check_one(const char *text, size_t length, const char *expected)
 /* "STEM~HASH.npy" for a name, written independently of names.c. */
 static void write_hashed(const char *stem, struct tp_name name, uint64_t round, char *target)
 {
-    sprintf(target, "%s~%016llx.npy", stem,
-            (unsigned long long)XXH3_64bits_withSeed(name.text, name.length, round));
+    snprintf(stpcpy(target, stem), sizeof "~0123456789abcdef.npy", "~%016llx.npy",
+             (unsigned long long)XXH3_64bits_withSeed(name.text, name.length, round));
 }
 
 static void check_hashed(const char *text, size_t length, const char *stem)
