@@ -204,6 +204,12 @@ int tp_mount_point_detach(const char *mount_point)
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EPERM;
 }
 
+bool tp_mount_point_is_ours(const char *mount_point)
+{
+    struct mount_line line;
+    return find_mount(mount_point, &line) && strcmp(line.type, TP_MOUNT_TYPE) == 0;
+}
+
 int tp_mount_point_open_read_ahead(const char *mount_point)
 {
     struct mount_line line;

@@ -22,6 +22,9 @@ int tp_mount_point_check_source(const char *mount_point, const struct tp_checkpo
  * else by fusermount3. 0 or a negative errno. */
 int tp_mount_point_detach(const char *mount_point);
 
+/* True when one of our mounts is there. */
+bool tp_mount_point_is_ours(const char *mount_point);
+
 /* Opens the mount's read_ahead_kb for writing; -1 without the right to it. */
 int tp_mount_point_open_read_ahead(const char *mount_point);
 

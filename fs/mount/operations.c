@@ -22,6 +22,7 @@ static const char read_ahead_kb[] = "8192";
  * answer still holds the tiles it came from. */
 struct handle {
     atomic_uint references;
+    struct tp_link link; /* in the mount's list while the file is open */
     struct tp_reader *reader;
     uint64_t size;
     char *text;
@@ -151,6 +152,36 @@ static void drop_handle(struct handle *handle)
     free(handle);
 }
 
+static void list_handle(struct tp_mount *mount, struct handle *handle)
+{
+    pthread_mutex_lock(&mount->handles_lock);
+    tp_list_append(&mount->handles, &handle->link);
+    pthread_mutex_unlock(&mount->handles_lock);
+    atomic_fetch_add(&mount->tree->activity.open_files, 1);
+}
+
+static void unlist_handle(struct tp_mount *mount, struct handle *handle)
+{
+    atomic_fetch_sub(&mount->tree->activity.open_files, 1);
+    pthread_mutex_lock(&mount->handles_lock);
+    tp_list_remove(&handle->link);
+    pthread_mutex_unlock(&mount->handles_lock);
+    drop_handle(handle);
+}
+
+void tp_mount_init_handles(struct tp_mount *mount)
+{
+    pthread_mutex_init(&mount->handles_lock, NULL);
+    tp_list_init(&mount->handles);
+}
+
+void tp_mount_free_handles(struct tp_mount *mount)
+{
+    while (!tp_list_is_empty(&mount->handles))
+        unlist_handle(mount, TP_LIST_ENTRY(mount->handles.next, struct handle, link));
+    pthread_mutex_destroy(&mount->handles_lock);
+}
+
 static void op_open(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info *info)
 {
     struct tp_mount *mount = mount_of(request);
@@ -168,21 +199,18 @@ static void op_open(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info 
     info->keep_cache = !info->direct_io;
     info->noflush = 1; /* nothing was written: close() need not ask */
     atomic_fetch_add_explicit(&mount->tree->activity.opens, 1, memory_order_relaxed);
-    atomic_fetch_add(&mount->tree->activity.open_files, 1);
-    tp_tree_note_read(mount->tree, inode, 0, 0);     /* all there is to read of an empty file */
-    if (fuse_reply_open(request, info) == -ENOENT) { /* the caller was interrupted */
-        atomic_fetch_sub(&mount->tree->activity.open_files, 1);
-        drop_handle(handle);
-    }
+    list_handle(mount, handle);
+    tp_tree_note_read(mount->tree, inode, 0, 0);   /* all there is to read of an empty file */
+    if (fuse_reply_open(request, info) == -ENOENT) /* the caller was interrupted */
+        unlist_handle(mount, handle);
 }
 
 static void op_release(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info *info)
 {
     struct tp_mount *mount = mount_of(request);
     (void)inode;
-    drop_handle(handle_of(info));
+    unlist_handle(mount, handle_of(info));
     note_use(mount);
-    atomic_fetch_sub(&mount->tree->activity.open_files, 1);
     fuse_reply_err(request, 0);
 }
 
@@ -248,8 +276,8 @@ static int answer_read(fuse_req_t request, fuse_ino_t inode, struct handle *hand
     }
     atomic_fetch_add(&handle->references, 1);
     atomic_fetch_add_explicit(&mount->tree->activity.bytes_read, length, memory_order_relaxed);
-    if (fuse_reply_iov(request, pieces.bytes, (int)pieces.n) == 0)
-        tp_tree_note_read(mount->tree, inode, offset, length);
+    tp_tree_note_read(mount->tree, inode, offset, length); /* before the reader can ask for it */
+    fuse_reply_iov(request, pieces.bytes, (int)pieces.n);
     tp_gate_leave(mount->gate);
     tp_reader_done(handle->reader, &pieces);
     drop_handle(handle);
@@ -269,7 +297,9 @@ static void op_read(fuse_req_t request, fuse_ino_t inode, size_t length, off_t o
     else if (length > handle->size - from)
         length = (size_t)(handle->size - from);
     if (length == 0 || handle->text != NULL) {
+        atomic_fetch_add(&handle->references, 1);
         fuse_reply_buf(request, length == 0 ? NULL : handle->text + from, length);
+        drop_handle(handle);
         return;
     }
     int rc = answer_read(request, inode, handle, from, length);

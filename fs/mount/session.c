@@ -259,6 +259,8 @@ static int start_and_serve(struct session *session, struct tp_error *error)
         return tp_error_set(error, rc, "cannot start a thread: %s", strerror(-rc));
     libfuse_log = &session->log;
     rc = serve(session);
+    if (rc == -ECONNABORTED && !tp_mount_point_is_ours(session->mount_point))
+        rc = 0; /* unmounted while a request was being fetched */
     return rc == 0 ? 0
                    : tp_error_set(error, -EIO, "%s: the kernel ended the mount: error %d",
                                   session->mount_point, rc);
@@ -273,6 +275,7 @@ static void clean_up(struct session *session)
     if (session->fuse != NULL)
         fuse_session_destroy(session->fuse);
     if (session->tree != NULL) {
+        tp_mount_free_handles(&session->mount);
         tp_prefetcher_free(session->tree->reading.prefetcher);
         tp_cache_free(session->tree->reading.cache);
         tp_tree_free(session->tree);
@@ -309,6 +312,7 @@ int tp_session_run(const struct tp_mount_options *options)
     };
     struct tp_error error = {""};
     raise_descriptor_limit();
+    tp_mount_init_handles(&session.mount);
     int rc = tidy_descriptors(options->foreground, &error);
     if (rc == 0)
         rc = open_source(&session, &error);

@@ -7,6 +7,7 @@ PY_LOG_COMPILER = $(PYTHON)
 AM_TESTS_ENVIRONMENT = \
 	TP_TEST_SRCDIR='$(abs_top_srcdir)'; export TP_TEST_SRCDIR; \
 	TP_TEST_BUILDDIR='$(abs_top_builddir)'; export TP_TEST_BUILDDIR; \
+	PYTHONDONTWRITEBYTECODE=1; export PYTHONDONTWRITEBYTECODE; \
 	CRITERION_OUTPUTS=tap:-; export CRITERION_OUTPUTS; \
 	LSAN_OPTIONS='suppressions=$(abs_top_srcdir)/tests/unit/lsan.supp:print_suppressions=0'; \
 	export LSAN_OPTIONS;
