@@ -66,9 +66,9 @@ class Line:
         cpu = self.cpu_ratio
         return {"case": self.case, "unit": self.unit, "other": self.other if self.b else None,
                 "tensorport": self.a, "others": self.b, "ratio": round(self.ratio, 4),
-                "spread": [round(edge, 4) for edge in self.spread], "cpu_ratio": cpu and round(cpu, 3),
-                "target": self.target, "at_most": self.at_most, "verdict": self.verdict,
-                "note": self.note}
+                "spread": [round(edge, 4) for edge in self.spread],
+                "cpu_ratio": cpu and round(cpu, 3), "target": self.target, "at_most": self.at_most,
+                "verdict": self.verdict, "note": self.note}
 
 
 def in_turns(n, *measures):

@@ -29,6 +29,7 @@ enum {
     AHEAD_MAX = 4,                  /* tiles */
     EXPECT_STEP = 8 << 20,          /* ask the kernel for the source's pages in advance */
     FORGET_STEP = 8 << 20,          /* drop source pages in batches: each costs a system call */
+    FORGET_LAG = 16 << 20,          /* earlier requests may still be reading */
 };
 
 struct stream {
@@ -81,7 +82,8 @@ void tp_reader_close(struct tp_reader *reader)
         tp_prefetch_cancel(reader->reading->prefetcher, reader);
     for (size_t i = 0; reader->reading->forget_sources && i < N_STREAMS; i++) {
         const struct stream *stream = &reader->streams[i];
-        if (stream->requests > 1 && stream->next > stream->forgotten)
+        if ((stream->requests > 1 || stream->next == reader->size) &&
+            stream->next > stream->forgotten)
             tp_content_forget(reader->content, stream->forgotten,
                               (size_t)(stream->next - stream->forgotten));
     }
@@ -139,13 +141,12 @@ static void plan_expect(const struct tp_reader *reader, struct stream *stream,
     stream->expected = advice->expect_to;
 }
 
-static void plan_forget(const struct tp_reader *reader, struct stream *stream,
-                        struct advice *advice)
+static void plan_forget(struct stream *stream, struct advice *advice)
 {
-    if (stream->next - stream->forgotten < FORGET_STEP && stream->next < reader->size)
-        return;
+    if (stream->next - stream->forgotten < FORGET_STEP + FORGET_LAG)
+        return; /* closing the file takes care of the rest */
     advice->forget_from = stream->forgotten;
-    advice->forget_to = stream->forgotten = stream->next;
+    advice->forget_to = stream->forgotten = stream->next - FORGET_LAG;
 }
 
 static struct advice note_request(struct tp_reader *reader, uint64_t offset, size_t length,
@@ -165,7 +166,7 @@ static struct advice note_request(struct tp_reader *reader, uint64_t offset, siz
     if (advice.sequential)
         plan_expect(reader, stream, &advice);
     if (advice.sequential && reader->reading->forget_sources && stream->next > stream->forgotten)
-        plan_forget(reader, stream, &advice);
+        plan_forget(stream, &advice);
     pthread_mutex_unlock(&reader->lock);
     return advice;
 }
@@ -233,6 +234,11 @@ static int read_pieces(struct tp_reader *reader, uint64_t offset, size_t length,
         length -= now;
     }
     return 0;
+}
+
+bool tp_reader_is_idle(struct tp_reader *reader)
+{
+    return atomic_load(&reader->in_flight) == 0;
 }
 
 int tp_reader_read(struct tp_reader *reader, uint64_t offset, size_t length, void *buffer,

@@ -38,6 +38,9 @@ int tp_reader_open(struct tp_reading *reading, const struct tp_content *content,
 /* Cancels its read-ahead. No read may be in progress. */
 void tp_reader_close(struct tp_reader *reader);
 
+/* True when no read is in progress, as far as can be told. */
+bool tp_reader_is_idle(struct tp_reader *reader);
+
 enum { TP_PIECES_MAX = 4 };
 
 /* The answer to a read: pieces that follow each other, in tiles or in the caller's buffer. */
