@@ -10,7 +10,9 @@ MOUNT_TESTS = \
 	tests/mount/test_random_reads.py \
 	tests/mount/test_robust.py \
 	tests/mount/test_robust_end.py \
+	tests/mount/test_robust_faults.py \
 	tests/mount/test_robust_source.py \
+	tests/mount/test_robust_users.py \
 	tests/mount/test_tree.py \
 	tests/mount/test_unmount.py \
 	tests/mount/test_view.py

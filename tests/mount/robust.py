@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-from harness import BUILD, WRAPPER, is_mounted, scratch, wait_for
+from compare import npy_bytes
+from harness import BUILD, WRAPPER, is_mounted, reference, scratch, wait_for
 
 HERE = Path(__file__).resolve().parent
 PROGRAM = BUILD / "tensorport-mount"
@@ -179,6 +181,63 @@ def fault_injection():
             faults.close()
 
 
+# ---------------------------------------------------------------- sources to damage
+
+def sources_of(tensor):
+    """The shard files that a tensor of the manifest comes from."""
+    source = tensor["source"]
+    return {part["file"] for part in ([source] if "file" in source else source.values())}
+
+
+@contextmanager
+def copy_of(checkpoint_folder):
+    """A copy that may be damaged; dated back, so that no change falls into the same instant."""
+    with scratch() as folder:
+        copy = folder / "model"
+        shutil.copytree(checkpoint_folder, copy)
+        for file in copy.iterdir():
+            os.utime(file, ns=(10 ** 18, 10 ** 18 + 123456789))
+        yield copy
+
+
+class Victim:
+    """A shard of a copy: what depends on it alone, and what does not at all."""
+
+    def __init__(self, mount, copy):
+        manifest = mount.manifest()["tensors"]
+        self.name = sorted({name for tensor in manifest for name in sources_of(tensor)})[0]
+        self.file = copy / self.name
+        expected = reference(copy)
+
+        def pick(wanted):
+            return {mount.path / t["file"]: npy_bytes(expected.array(t["name"], "float32"))
+                    for t in manifest if wanted(sources_of(t))}
+        self.affected = pick(lambda names: names == {self.name})
+        self.unaffected = pick(lambda names: self.name not in names)
+        assert self.affected and self.unaffected
+
+
+def read_all(files, allowed):
+    """Reads each file once; how many failed, with an error that is allowed."""
+    def read(item):
+        try:
+            found = item[0].read_bytes()
+        except OSError as error:
+            assert error.errno in allowed, error
+            return 1
+        assert found == item[1], f"{item[0]}: wrong bytes"
+        return 0
+    with ThreadPoolExecutor(4) as pool:
+        return sum(pool.map(read, files.items()))
+
+
+def expected_files(mount, source):
+    """What each tensor's file of a float32 view holds, by path."""
+    stored = reference(source)
+    return {mount.path / t["file"]: npy_bytes(stored.array(t["name"], "float32"))
+            for t in mount.manifest()["tensors"]}
+
+
 # ---------------------------------------------------------------- other users
 
 def prefix_of(user):
@@ -241,6 +300,13 @@ def program_for_everyone():
 
 
 # ---------------------------------------------------------------- processes and mount points
+
+def mount_line(path):
+    """What the kernel's table says of the mount at `path`, which has no odd characters."""
+    table = Path("/proc/self/mountinfo").read_text().splitlines()
+    line, = [line for line in table if f" {path} " in line]
+    return line
+
 
 def find_daemons(mount_point):
     """The processes whose command line names the mount point and the program."""

@@ -167,9 +167,10 @@ def misfits_of_mxfp4_are_fatal_where_the_config_says_mxfp4():
             shutil.copytree(MALFORMED / name, folder / name)
             config = folder / name / "config.json"
             config.write_text('{"quantization_config": {"quant_method": "mxfp4"}}')
-            refused_cheaply(folder / name, "model.safetensors", 'tensor "model.layers.0.mlp.experts.down_proj',
-                            "MXFP4")
-            config.write_text('{"quantization_config": {"quant_method": "awq"}, "quant_method": "mxfp4"}')
+            refused_cheaply(folder / name, "model.safetensors",
+                            'tensor "model.layers.0.mlp.experts.down_proj', "MXFP4")
+            config.write_text('{"quantization_config": {"quant_method": "awq"},'
+                              ' "quant_method": "mxfp4"}')
             with Mount(folder / name) as mount:
                 assert mount.stderr().count("\n") == 1
 
@@ -274,7 +275,8 @@ def other_files_that_are_not_regular_are_left_out():
         (folder / "linked.txt").symlink_to("text.txt")
         (folder / "text.txt").write_text("text")
         with Mount(folder) as mount:
-            assert sorted(os.listdir(mount.path)) == ["linked.txt", "manifest.json", "shard_000", "text.txt"]
+            assert sorted(os.listdir(mount.path)) == ["linked.txt", "manifest.json", "shard_000",
+                                                      "text.txt"]
             assert (mount.path / "linked.txt").read_text() == "text"
 
 
@@ -289,7 +291,8 @@ def files_without_permission_are_refused():
         as_nobody = {"mount_point": mount_point, "prefix": robust.prefix_of(NOBODY)}
         (folder / "model.safetensors").chmod(0)
         refused_cheaply(folder, "model.safetensors", "Permission denied", **as_nobody)
-        refused_cheaply(folder / "model.safetensors", "model.safetensors", "Permission denied", **as_nobody)
+        refused_cheaply(folder / "model.safetensors", "model.safetensors", "Permission denied",
+                        **as_nobody)
         (folder / "model.safetensors").chmod(0o644)
         write_index(folder, {"a": "model.safetensors"})
         (folder / INDEX).chmod(0)
@@ -389,9 +392,12 @@ def index_that_disagrees_is_refused():
         check_taken(write_index(folder, good), good)
         cases = [
             ({**good, "c": "x.safetensors"}, ['tensor "c"', "x.safetensors"]),
-            ({**good, "a": "y.safetensors"}, ['tensor "a"', "expected in y.safetensors, found in x.safetensors"]),
-            ({"a": "x.safetensors", "b": "x.safetensors", "d": "y.safetensors"}, ['"c"', "y.safetensors"]),
-            ({"a": "x.safetensors", "c": "y.safetensors"}, ['tensor "b"', "x.safetensors", "weight_map"]),
+            ({**good, "a": "y.safetensors"},
+             ['tensor "a"', "expected in y.safetensors, found in x.safetensors"]),
+            ({"a": "x.safetensors", "b": "x.safetensors", "d": "y.safetensors"},
+             ['"c"', "y.safetensors"]),
+            ({"a": "x.safetensors", "c": "y.safetensors"},
+             ['tensor "b"', "x.safetensors", "weight_map"]),
             ({**good, "d": "y.safetensors"}, ['tensor "d"', "y.safetensors"]),
             ({**good, "d": "z.safetensors"}, ["z.safetensors", "No such file"]),
             ({}, ["weight_map"]),
@@ -404,9 +410,10 @@ def index_that_disagrees_is_refused():
 def index_with_duplicate_keys_is_refused():
     with scratch() as folder:
         write_file(folder / "x.safetensors", tensors("a"))
-        for text, part in (('{"weight_map":{"a":"x.safetensors","a":"x.safetensors"}}', 'tensor "a"'),
-                           ('{"weight_map":{"a":"x.safetensors","\\u0061":"x.safetensors"}}', 'tensor "a"'),
-                           ('{"weight_map":{"a":"x.safetensors"},"weight_map":{"a":"x.safetensors"}}', "weight_map")):
+        for text, part in (
+                ('{"weight_map":{"a":"x.safetensors","a":"x.safetensors"}}', 'tensor "a"'),
+                ('{"weight_map":{"a":"x.safetensors","\\u0061":"x.safetensors"}}', 'tensor "a"'),
+                ('{"weight_map":{"a":"x.safetensors"},"weight_map":{"a":"x"}}', "weight_map")):
             refused_cheaply(write_index(folder, None, text), INDEX, part, "twice")
 
 
@@ -414,8 +421,9 @@ def index_with_duplicate_keys_is_refused():
 def index_of_odd_texts_is_refused():
     with scratch() as folder:
         write_file(folder / "x.safetensors", tensors("a"))
-        for text in ("", " ", "[]", "null", '"weight_map"', '{"weight_map":null}', '{"weight_map":{"a":null}}',
-                     '{"weight_map":{"a":"x.safetensors"}', '{"weight_map":{"a":"x.safetensors"}} {}',
+        for text in ("", " ", "[]", "null", '"weight_map"', '{"weight_map":null}',
+                     '{"weight_map":{"a":null}}', '{"weight_map":{"a":"x.safetensors"}',
+                     '{"weight_map":{"a":"x.safetensors"}} {}',
                      '{"weight_map":{"a":"x.safetensors",}}', "{'weight_map':{}}", "\0", "[" * 100_000,
                      '{"metadata":' + "[" * 100_000):
             (folder / INDEX).write_text(text)
@@ -545,10 +553,12 @@ def long_names_do_not_hide_what_is_wrong():
         write_index(folder, {"y": "1.safetensors"})
         refused_cheaply(folder, INDEX, 'tensor "xxx', "1.safetensors", "weight_map")
         write_index(folder, {long: "../1.safetensors"})
-        refused_cheaply(folder, INDEX, 'tensor "xxx', "expected a file in the folder", "../1.safetensors")
+        refused_cheaply(folder, INDEX, 'tensor "xxx', "expected a file in the folder",
+                        "../1.safetensors")
         write_index(folder, {long: "1.safetensors", long + "y": "1.safetensors"})
         refused_cheaply(folder, INDEX, 'tensor "xxx', "not in 1.safetensors")
-        write_index(folder, None, f'{{"weight_map":{{"{long}":"1.safetensors","{long}":"1.safetensors"}}}}')
+        entry = f'"{long}":"1.safetensors"'
+        write_index(folder, None, f'{{"weight_map":{{{entry},{entry}}}}}')
         refused_cheaply(folder, INDEX, 'tensor "xxx', "twice")
         (folder / INDEX).unlink()
         write_file(folder / "1.safetensors", {f"{long}_blocks": ("U8", (2, 16), bytes(32))})
@@ -612,7 +622,7 @@ def files_whose_names_the_view_needs_are_left_out_with_a_warning():
         with Mount(folder, "--shard-size", "0.0000001") as mount:
             lines = mount.stderr().splitlines()
             for name in reserved:
-                assert sum(f": {name}: " in line and "left out" in line for line in lines) == 1, (name, lines)
+                assert sum(f": {name}: " in line and "left out" in line for line in lines) == 1, lines
             assert (mount.path / ".tensorport").is_dir()
             assert (mount.path / "manifest.json").read_text() != "mine"
             listed = sorted(os.listdir(mount.path))

@@ -132,7 +132,8 @@ def busy_mount_refuses_to_go_and_goes_on():
     with Mount(TINY) as mount:
         with open(mount.path / NORM, "rb", buffering=0) as stream:
             for command in (["umount"], ["fusermount3", "-u"]):
-                result = subprocess.run([*command, str(mount.path)], capture_output=True, text=True, check=False)
+                result = subprocess.run([*command, str(mount.path)], capture_output=True, text=True,
+                                        check=False)
                 assert result.returncode != 0 and "busy" in result.stderr, result
             assert stream.read() == norm_bytes()
         assert (mount.path / NORM).read_bytes() == norm_bytes()
@@ -329,7 +330,8 @@ def killed_readers_do_no_harm():
         path = path_of(mount, EMBEDDING)
         for _ in range(5):
             before = mount.stats()["requests"]["reads"]
-            readers = [subprocess.Popen([sys.executable, "-I", "-S", "-c", loop, str(path)]) for _ in range(6)]
+            command = [sys.executable, "-I", "-S", "-c", loop, str(path)]
+            readers = [subprocess.Popen(command) for _ in range(6)]
             try:
                 wait_for(lambda: mount.stats()["requests"]["reads"] > before + 20, "reads")
             finally:
@@ -337,7 +339,8 @@ def killed_readers_do_no_harm():
                     robust.end(reader)
         wait_for(lambda: mount.stats()["files"]["open"] == 0, "the files to be released")
         assert count_threads(mount.pid) <= 4 + 8 + 3
-        check_view(mount.path, reference(SMALL), "float32", wanted=lambda name: name.startswith("model.layers.0"))
+        check_view(mount.path, reference(SMALL), "float32",
+                   wanted=lambda name: name.startswith("model.layers.0"))
 
 
 @test
@@ -346,7 +349,8 @@ def readers_killed_while_the_source_hangs_do_no_harm():
     with fault_injection() as faults, Mount(TINY, "--threads", "4", env=faults.env) as mount:
         names = [t["file"] for t in mount.manifest()["tensors"]][:12]
         faults.control.hold_reads = 1
-        readers = [subprocess.Popen(["cat", mount.path / name], stdout=subprocess.DEVNULL) for name in names]
+        readers = [subprocess.Popen(["cat", mount.path / name], stdout=subprocess.DEVNULL)
+                   for name in names]
         try:
             wait_for(lambda: faults.control.held >= 3, "readers that hang")
             for reader in readers:
@@ -367,18 +371,20 @@ def interrupted_readers_do_no_harm():
     """Signals that are handled restart or cut their reads; what they get is right."""
     with Mount(SMALL, "--direct-io") as mount:
         path, expected = path_of(mount, EMBEDDING), embedding_bytes(SMALL)
-        main_thread, stop = threading.main_thread().ident, threading.Event()
+        reader, stop = threading.main_thread().ident, threading.Event()
+
+        def send():
+            while not stop.wait(0.0005):
+                signal.pthread_kill(reader, signal.SIGALRM)
+        sender = threading.Thread(target=send)
         before = signal.signal(signal.SIGALRM, lambda *_: None)
+        sender.start()
         try:
-            sender = threading.Thread(target=lambda: [signal.pthread_kill(main_thread, signal.SIGALRM) or
-                                                      stop.wait(0.0005) for _ in iter(stop.is_set, True)])
-            sender.start()
             for _ in range(5):
                 assert path.read_bytes() == expected
-            stop.set()
-            sender.join()
         finally:
             stop.set()
+            sender.join()
             signal.signal(signal.SIGALRM, before)
 
 
@@ -388,7 +394,8 @@ def hundred_files_open_at_once():
         tensors = mount.manifest()["tensors"][:100]
         expected = reference(SMALL)
         with ExitStack() as stack:
-            streams = [stack.enter_context(open(mount.path / tensor["file"], "rb", buffering=0)) for tensor in tensors]
+            streams = [stack.enter_context(open(mount.path / tensor["file"], "rb", buffering=0))
+                       for tensor in tensors]
             wait_for(lambda: mount.stats()["files"]["open"] == 100, "100 open files")
 
             def read(i):
@@ -402,7 +409,8 @@ def hundred_files_open_at_once():
 def hundred_opens_of_one_file():
     with Mount(TINY) as mount:
         with ExitStack() as stack:
-            streams = [stack.enter_context(open(mount.path / NORM, "rb", buffering=0)) for _ in range(100)]
+            streams = [stack.enter_context(open(mount.path / NORM, "rb", buffering=0))
+                       for _ in range(100)]
             assert all(stream.readall() == norm_bytes() for stream in streams)
 
 
