@@ -322,8 +322,11 @@ def find_daemons(mount_point):
 
 
 def has_ended(pid):
+    """All its threads: the first may be a zombie while another one, also killed, still takes a request
+    from the kernel, whose reader then gets EIO."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        is_zombie = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return is_zombie and len(os.listdir(f"/proc/{pid}/task")) == 1
     except OSError:
         return True
 
