@@ -4,10 +4,14 @@ noinst_LIBRARIES += libfs.a
 libfs_a_SOURCES = \
 	fs/base/bytes.c fs/base/bytes.h \
 	fs/base/gate.c fs/base/gate.h \
+	fs/base/io.c fs/base/io.h \
 	fs/base/json_text.c fs/base/json_text.h \
 	fs/base/log.c fs/base/log.h \
 	fs/base/options.c fs/base/options.h \
+	fs/base/progress.c fs/base/progress.h \
+	fs/base/stop.c fs/base/stop.h \
 	fs/base/text.c fs/base/text.h \
+	fs/base/workers.c fs/base/workers.h \
 	fs/cache/cache.c fs/cache/cache.h \
 	fs/cache/list.h \
 	fs/cache/prefetch.c fs/cache/prefetch.h \
@@ -46,9 +50,13 @@ tensorport_mount_LDADD = $(FS_LIBS) $(FUSE_LIBS) $(SYSTEMD_LIBS)
 # may be contracted into fused multiply-adds.
 bin_PROGRAMS += tensorport
 tensorport_SOURCES = \
+	fs/export/artifact.c fs/export/artifact.h \
 	fs/export/command_inspect.c \
 	fs/export/commands.h \
-	fs/export/main.c
+	fs/export/format_numpy.c \
+	fs/export/formats.c fs/export/formats.h \
+	fs/export/main.c \
+	fs/export/transpose.c fs/export/transpose.h
 tensorport_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS)
 tensorport_LDADD = libsynth.a $(FS_LIBS)
 

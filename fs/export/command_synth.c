@@ -1,13 +1,8 @@
-/* `tensorport synth`: the command line, the progress line and the signals of fs/export/synth.h.
- *
- * Partial files must not stay behind when someone gives up, so SIGINT and its like are held
- * back while files are written; the work looks for them several times a second, cleans up, and
- * the signal is then let through to end the program as usual. */
+/* `tensorport synth`: the command line, the progress line and the signals of fs/export/synth.h. */
 #include "fs/export/commands.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +10,7 @@
 #include <unistd.h>
 
 #include "fs/base/options.h"
+#include "fs/base/stop.h"
 #include "fs/export/synth.h"
 
 struct command {
@@ -23,7 +19,7 @@ struct command {
     bool quiet;
     bool show_progress; /* stderr is a terminal */
     struct timespec start;
-    sigset_t stop; /* signals held back while files are written */
+    struct tp_stop stop;
 };
 
 static const struct tp_option options[] = {
@@ -107,37 +103,11 @@ static double seconds_since(struct timespec start)
     return (double)(now.tv_sec - start.tv_sec) + 1e-9 * (double)(now.tv_nsec - start.tv_nsec);
 }
 
-static const int stop_signals[] = {SIGINT, SIGTERM, SIGHUP};
-enum { N_STOP_SIGNALS = sizeof stop_signals / sizeof *stop_signals };
-
-/* Those that are not ignored: nohup must keep its effect. */
-static void fill_stop_signals(sigset_t *ret_signals)
-{
-    sigemptyset(ret_signals);
-    for (size_t i = 0; i < N_STOP_SIGNALS; i++) {
-        struct sigaction action;
-        if (sigaction(stop_signals[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
-            sigaddset(ret_signals, stop_signals[i]);
-    }
-}
-
-static bool is_stopped(const sigset_t *signals)
-{
-    sigset_t pending;
-    sigpending(&pending);
-    for (size_t i = 0; i < N_STOP_SIGNALS; i++) {
-        if (sigismember(signals, stop_signals[i]) == 1 &&
-            sigismember(&pending, stop_signals[i]) == 1)
-            return true;
-    }
-    return false;
-}
-
 /* A tp_synth_report. */
 static int report(void *context, uint64_t done, uint64_t total)
 {
     const struct command *command = context;
-    if (is_stopped(&command->stop))
+    if (tp_stop_is_wanted(&command->stop))
         return -EINTR;
     if (command->show_progress) {
         double seconds = seconds_since(command->start);
@@ -151,14 +121,11 @@ static int report(void *context, uint64_t done, uint64_t total)
 static int write_checkpoint(struct command *command, struct tp_synth_summary *ret_summary,
                             struct tp_error *error)
 {
-    sigset_t before;
-    fill_stop_signals(&command->stop);
-    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error of write(), like a full disk */
-    pthread_sigmask(SIG_BLOCK, &command->stop, &before);
+    tp_stop_hold(&command->stop);
     int rc = tp_synth(&command->options, ret_summary, error);
     if (command->show_progress)
-        fputs("\r\033[K", stderr);               /* erases the progress line */
-    pthread_sigmask(SIG_SETMASK, &before, NULL); /* a signal that came ends the program here */
+        fputs("\r\033[K", stderr); /* erases the progress line */
+    tp_stop_release(&command->stop);
     return rc;
 }
 

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fs/base/io.h"
+
 enum { COPY_BYTES = 1 << 18 };
 
 struct output_file {
@@ -123,22 +125,6 @@ int tp_synth_output_create(struct tp_synth_output *output, const char *name, int
     return 0;
 }
 
-int tp_synth_write_all(int fd, const void *bytes, size_t length, off_t offset)
-{
-    const char *at = bytes;
-    while (length > 0) {
-        ssize_t n = pwrite(fd, at, length, offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        at += n;
-        offset += n;
-        length -= (size_t)n;
-    }
-    return 0;
-}
-
 int tp_synth_output_add(struct tp_synth_output *output, const char *name, const char *bytes,
                         size_t length, struct tp_error *error)
 {
@@ -146,7 +132,7 @@ int tp_synth_output_add(struct tp_synth_output *output, const char *name, const 
     int rc = tp_synth_output_create(output, name, &fd, error);
     if (rc < 0)
         return rc;
-    rc = tp_synth_write_all(fd, bytes, length, 0);
+    rc = tp_write_at(fd, bytes, length, 0);
     return rc < 0 ? fail_to_write(output, name, rc, error) : 0;
 }
 
@@ -165,7 +151,7 @@ static int copy_bytes(int from, int to, bool *ret_reading)
             rc = n < 0 ? -errno : 0;
             break;
         }
-        rc = tp_synth_write_all(to, buffer, (size_t)n, at);
+        rc = tp_write_at(to, buffer, (size_t)n, (uint64_t)at);
         at += n;
     }
     free(buffer);

@@ -37,7 +37,4 @@ int tp_synth_output_commit(struct tp_synth_output *output, struct tp_error *erro
  * tp_synth_output_open() made for it. */
 void tp_synth_output_close(struct tp_synth_output *output);
 
-/* Writes all bytes at `offset`. 0 or a negative errno. */
-int tp_synth_write_all(int fd, const void *bytes, size_t length, off_t offset);
-
 #endif

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fs/base/io.h"
 #include "fs/export/synth_fill.h"
 #include "fs/export/synth_output.h"
 
@@ -46,7 +47,7 @@ static int append(void *context, const void *bytes, size_t length)
     struct writing *writing = context;
     if (atomic_load_explicit(&writing->job->stop, memory_order_relaxed))
         return -ECANCELED;
-    int rc = tp_synth_write_all(writing->fd, bytes, length, writing->at);
+    int rc = tp_write_at(writing->fd, bytes, length, (uint64_t)writing->at);
     if (rc < 0)
         return rc;
     /* Only a hint: the disk is busy from the beginning, and the dirty pages stay few, so that
@@ -213,7 +214,7 @@ static int write_headers(const struct job *job)
 {
     for (size_t i = 0; i < job->plan->n_files; i++) {
         const struct tp_synth_file *file = &job->plan->files[i];
-        int rc = tp_synth_write_all(job->fds[i], file->header, file->header_bytes, 0);
+        int rc = tp_write_at(job->fds[i], file->header, file->header_bytes, 0);
         if (rc < 0)
             return tp_error_set(job->error, rc, "%s: cannot write the header: %s", file->name,
                                 strerror(-rc));

@@ -65,15 +65,6 @@ void tp_checksums_note_read(struct tp_checksums *checksums, size_t file, uint64_
     pthread_mutex_unlock(&checksums->lock);
 }
 
-static void make_path(const struct tp_view_file *file, char path[TP_SHARD_NAME_MAX + 256])
-{
-    char shard[TP_SHARD_NAME_MAX] = "";
-    if (file->shard != TP_VIEW_TOP)
-        tp_view_shard_name((size_t)file->shard, shard);
-    snprintf(path, TP_SHARD_NAME_MAX + 256, "%s%s%s", shard, shard[0] != '\0' ? "/" : "",
-             file->name);
-}
-
 size_t tp_checksums_line(const uint8_t hash[16], const char *path, FILE *stream)
 {
     size_t length = 32 + 2 + strlen(path) + 1, escapes = 0;
@@ -108,10 +99,10 @@ size_t tp_checksums_length(struct tp_checksums *checksums)
 {
     size_t length = 0;
     for (size_t i = 0; i < checksums->view->n_files; i++) {
-        char path[TP_SHARD_NAME_MAX + 256];
+        char path[TP_FILE_PATH_MAX];
         if (!is_read(checksums, i))
             continue;
-        make_path(&checksums->view->files[i], path);
+        tp_view_file_path(&checksums->view->files[i], path);
         length += tp_checksums_line(NULL, path, NULL);
     }
     return length;
@@ -149,10 +140,10 @@ static void write_lines(struct tp_checksums *checksums, void *buffer, XXH3_state
 {
     pthread_mutex_lock(&checksums->computing);
     for (size_t i = 0; i < checksums->view->n_files; i++) {
-        char path[TP_SHARD_NAME_MAX + 256];
+        char path[TP_FILE_PATH_MAX];
         if (!is_read(checksums, i) || !hash_file(checksums, i, buffer, state))
             continue;
-        make_path(&checksums->view->files[i], path);
+        tp_view_file_path(&checksums->view->files[i], path);
         tp_checksums_line(checksums->records[i].hash.digest, path, stream);
     }
     pthread_mutex_unlock(&checksums->computing);

@@ -35,9 +35,8 @@ static void add_source(cJSON *object, const struct tp_view_tensor *tensor)
 static cJSON *describe(const struct tp_view_file *file)
 {
     const struct tp_view_tensor *tensor = file->tensor;
-    char shard[TP_SHARD_NAME_MAX], path[TP_SHARD_NAME_MAX + 256];
-    tp_view_shard_name((size_t)file->shard, shard);
-    snprintf(path, sizeof path, "%s/%s", shard, file->name);
+    char path[TP_FILE_PATH_MAX];
+    tp_view_file_path(file, path);
     cJSON *object = cJSON_CreateObject();
     tp_json_add_text(object, "name", tensor->name, tensor->name_length);
     tp_json_add_text(object, "file", path, strlen(path));

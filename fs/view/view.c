@@ -347,6 +347,14 @@ static int index_files(struct tp_view *view, struct tp_error *error)
     return 0;
 }
 
+void tp_view_file_path(const struct tp_view_file *file, char path[TP_FILE_PATH_MAX])
+{
+    char shard[TP_SHARD_NAME_MAX] = "";
+    if (file->shard != TP_VIEW_TOP)
+        tp_view_shard_name((size_t)file->shard, shard);
+    snprintf(path, TP_FILE_PATH_MAX, "%s%s%s", shard, shard[0] != '\0' ? "/" : "", file->name);
+}
+
 const struct tp_view_file *tp_view_find_file(const struct tp_view *view, int64_t shard,
                                              const char *name)
 {

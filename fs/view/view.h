@@ -95,6 +95,10 @@ enum { TP_SHARD_NAME_MAX = 32 };
 void tp_view_shard_name(size_t shard, char name[TP_SHARD_NAME_MAX]);
 int64_t tp_view_find_shard(const struct tp_view *view, const char *name);
 
+/* "shard_007/x.npy", or just the name at the top: where a file is in the tree. */
+enum { TP_FILE_PATH_MAX = TP_SHARD_NAME_MAX + 256 };
+void tp_view_file_path(const struct tp_view_file *file, char path[TP_FILE_PATH_MAX]);
+
 /* The file called `name` in shard `shard` (or TP_VIEW_TOP), or NULL. */
 const struct tp_view_file *tp_view_find_file(const struct tp_view *view, int64_t shard,
                                              const char *name);
