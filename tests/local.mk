@@ -1,3 +1,4 @@
 include tests/unit/local.mk
+include tests/export/local.mk
 include tests/mount/local.mk
 include tests/fuzz/local.mk

@@ -1,0 +1,11 @@
+# The commands of `tensorport`, used as a user would, against the readers that their output is for.
+# They share the harness of tests/mount and what that needs.
+EXPORT_TESTS =
+
+EXTRA_DIST += \
+	$(EXPORT_TESTS) \
+	tests/export/support.py
+
+if PYTHON_TESTS
+TESTS += $(EXPORT_TESTS)
+endif
