@@ -7,6 +7,7 @@ libfs_a_SOURCES = \
 	fs/base/io.c fs/base/io.h \
 	fs/base/json_text.c fs/base/json_text.h \
 	fs/base/log.c fs/base/log.h \
+	fs/base/mounts.c fs/base/mounts.h \
 	fs/base/options.c fs/base/options.h \
 	fs/base/progress.c fs/base/progress.h \
 	fs/base/stop.c fs/base/stop.h \

@@ -3,108 +3,50 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-/* A line of /proc/self/mountinfo (proc(5)). */
-struct mount_line {
-    unsigned major, minor;
-    char path[PATH_MAX];
-    char type[64];
-};
+#include "fs/base/mounts.h"
 
-/* Undoes the \040 escapes of the kernel. */
-static void unescape(char *text)
+/* The topmost mount at exactly `path`: whether it is ours; false when there is none. */
+static bool find_ours(const char *path, struct tp_mount_entry *ret_where)
 {
-    char *to = text;
-    for (const char *from = text; *from != '\0';) {
-        unsigned code;
-        if (from[0] == '\\' && sscanf(from + 1, "%3o", &code) == 1) {
-            *to++ = (char)code;
-            from += 4;
-        } else {
-            *to++ = *from++;
-        }
-    }
-    *to = '\0';
-}
-
-static bool parse_mount_line(const char *text, struct mount_line *ret_line)
-{
-    const char *separator = strstr(text, " - ");
-    if (separator == NULL || sscanf(separator, " - %63s", ret_line->type) != 1 ||
-        sscanf(text, "%*d %*d %u:%u %*s %4095s", &ret_line->major, &ret_line->minor,
-               ret_line->path) != 3)
+    struct tp_mount_table table;
+    if (tp_mounts_read(TP_MOUNTS_FILE, &table) < 0)
         return false;
-    unescape(ret_line->path);
-    return true;
+    const struct tp_mount_entry *entry = tp_mounts_at(&table, path);
+    bool ours = tp_mounts_are_ours(entry);
+    if (ours && ret_where != NULL)
+        *ret_where = (struct tp_mount_entry){.major = entry->major, .minor = entry->minor};
+    tp_mounts_clear(&table);
+    return ours;
 }
 
-/* The topmost mount at exactly `path`; never touches the mount itself. */
-static bool find_mount(const char *path, struct mount_line *ret_line)
+static bool is_mount_point(const char *path)
 {
-    FILE *stream = fopen("/proc/self/mountinfo", "re");
-    char *text = NULL;
-    size_t size = 0;
-    bool found = false;
-    while (stream != NULL && getline(&text, &size, stream) > 0) {
-        struct mount_line line;
-        if (parse_mount_line(text, &line) && strcmp(line.path, path) == 0) {
-            *ret_line = line; /* later lines lie on top of earlier ones */
-            found = true;
-        }
-    }
-    free(text);
-    if (stream != NULL)
-        fclose(stream);
+    struct tp_mount_table table;
+    if (tp_mounts_read(TP_MOUNTS_FILE, &table) < 0)
+        return false;
+    bool found = tp_mounts_at(&table, path) != NULL;
+    tp_mounts_clear(&table);
     return found;
 }
 
-/* What a mount whose daemon has ended says; the second one while it is still going down. */
-static bool is_dead(int code)
-{
-    return code == ENOTCONN || code == ECONNABORTED || code == ECONNREFUSED;
-}
-
-/* Resolves a path whose last component may be a dead mount, which cannot be looked at. */
+/* Links are followed to the folder, unless that is a dead mount, which cannot be looked at. */
 static char *resolve(const char *path)
 {
     char *whole = realpath(path, NULL);
-    if (whole != NULL || !is_dead(errno))
-        return whole;
-    char *copy = strdup(path), *resolved = NULL;
-    if (copy == NULL)
-        return NULL;
-    size_t length = strlen(copy);
-    while (length > 1 && copy[length - 1] == '/')
-        copy[--length] = '\0';
-    char *slash = strrchr(copy, '/');
-    const char *last = slash != NULL ? slash + 1 : copy;
-    if (slash != NULL)
-        *slash = '\0';
-    char *parent = realpath(slash == NULL ? "." : slash == copy ? "/" : copy, NULL);
-    if (parent != NULL &&
-        asprintf(&resolved, "%s/%s", strcmp(parent, "/") == 0 ? "" : parent, last) < 0)
-        resolved = NULL;
-    free(parent);
-    free(copy);
-    return resolved;
+    return whole != NULL || !tp_mounts_code_is_dead(errno) ? whole : tp_mounts_resolve(path);
 }
 
 /* Takes away dead mounts and ours, one on top of the other. */
 static int unmount_all(const char *path, struct tp_error *error)
 {
-    struct mount_line line;
-    struct stat status;
-    while (find_mount(path, &line)) {
-        bool dead = stat(path, &status) < 0 && is_dead(errno);
-        if (!dead && strcmp(line.type, TP_MOUNT_TYPE) != 0)
+    while (is_mount_point(path)) {
+        if (!tp_mounts_is_dead(path) && !tp_mount_point_is_ours(path))
             break;
         int rc = tp_mount_point_detach(path);
         if (rc < 0)
@@ -116,9 +58,8 @@ static int unmount_all(const char *path, struct tp_error *error)
 
 static int check(const char *path, struct tp_error *error)
 {
-    struct mount_line line;
     struct stat status;
-    if (stat(path, &status) < 0 && is_dead(errno))
+    if (stat(path, &status) < 0 && tp_mounts_code_is_dead(errno))
         return tp_error_set(error, -ENOTCONN,
                             "%s: a dead mount is in the way; use --replace, or 'fusermount3 -u'",
                             path);
@@ -126,7 +67,7 @@ static int check(const char *path, struct tp_error *error)
         return tp_error_set(error, -errno, "%s: %s", path, strerror(errno));
     if (!S_ISDIR(status.st_mode))
         return tp_error_set(error, -ENOTDIR, "%s: expected a folder to mount on", path);
-    if (find_mount(path, &line) && strcmp(line.type, TP_MOUNT_TYPE) == 0)
+    if (tp_mount_point_is_ours(path))
         return tp_error_set(error, -EBUSY,
                             "%s: a checkpoint is mounted there already; use --replace", path);
     return 0;
@@ -150,14 +91,6 @@ int tp_mount_point_prepare(const char *path, bool replace, char **ret_path, stru
     return 0;
 }
 
-static bool covers(const char *mount_point, const char *path)
-{
-    size_t length = strlen(mount_point);
-    if (strcmp(mount_point, "/") == 0)
-        return true;
-    return strncmp(mount_point, path, length) == 0 && (path[length] == '/' || path[length] == '\0');
-}
-
 /* Where an open file really lies: the shards of a hub cache are links into another folder. */
 static bool covers_source(const char *mount_point, const struct tp_source *source)
 {
@@ -167,13 +100,13 @@ static bool covers_source(const char *mount_point, const struct tp_source *sourc
     if (length < 0)
         return false;
     path[length] = '\0';
-    return covers(mount_point, path);
+    return tp_mounts_cover(mount_point, path);
 }
 
 int tp_mount_point_check_source(const char *mount_point, const struct tp_checkpoint *checkpoint,
                                 struct tp_error *error)
 {
-    bool hit = covers(mount_point, checkpoint->path);
+    bool hit = tp_mounts_cover(mount_point, checkpoint->path);
     for (size_t i = 0; !hit && i < checkpoint->n_shards; i++)
         hit = covers_source(mount_point, &checkpoint->shards[i]);
     for (size_t i = 0; !hit && i < checkpoint->n_others; i++)
@@ -187,35 +120,20 @@ int tp_mount_point_check_source(const char *mount_point, const struct tp_checkpo
 
 int tp_mount_point_detach(const char *mount_point)
 {
-    if (geteuid() == 0)
-        return umount2(mount_point, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
-    char *const arguments[] = {
-        (char *)"fusermount3", (char *)"-u",        (char *)"-z", (char *)"-q",
-        (char *)"--",          (char *)mount_point, NULL};
-    pid_t child;
-    int status = 0;
-    int rc = posix_spawnp(&child, arguments[0], NULL, NULL, arguments, environ);
-    if (rc != 0)
-        return -rc;
-    while (waitpid(child, &status, 0) < 0) {
-        if (errno != EINTR)
-            return -errno;
-    }
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EPERM;
+    return tp_mounts_unmount(mount_point, TP_UNMOUNT_LAZY);
 }
 
 bool tp_mount_point_is_ours(const char *mount_point)
 {
-    struct mount_line line;
-    return find_mount(mount_point, &line) && strcmp(line.type, TP_MOUNT_TYPE) == 0;
+    return find_ours(mount_point, NULL);
 }
 
 int tp_mount_point_open_read_ahead(const char *mount_point)
 {
-    struct mount_line line;
+    struct tp_mount_entry entry;
     char path[64];
-    if (!find_mount(mount_point, &line))
+    if (!find_ours(mount_point, &entry))
         return -1;
-    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", line.major, line.minor);
+    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", entry.major, entry.minor);
     return open(path, O_WRONLY | O_CLOEXEC);
 }

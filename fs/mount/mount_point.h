@@ -7,9 +7,6 @@
 #include "decode/error.h"
 #include "fs/checkpoint/checkpoint.h"
 
-/* The type of our mounts in /proc/self/mountinfo. */
-#define TP_MOUNT_TYPE "fuse.tensorport-mount"
-
 /* Resolves `path` and makes sure that it can be mounted on: a folder, no dead mount, none of
  * ours. With `replace`, unmounts those first. The caller frees the path. */
 int tp_mount_point_prepare(const char *path, bool replace, char **ret_path, struct tp_error *error);
