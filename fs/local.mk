@@ -53,11 +53,16 @@ bin_PROGRAMS += tensorport
 tensorport_SOURCES = \
 	fs/export/artifact.c fs/export/artifact.h \
 	fs/export/command_inspect.c \
+	fs/export/command_run.c \
 	fs/export/commands.h \
 	fs/export/format_numpy.c \
 	fs/export/formats.c fs/export/formats.h \
+	fs/export/keeper.c fs/export/keeper.h \
 	fs/export/main.c \
+	fs/export/mount_users.c fs/export/mount_users.h \
+	fs/export/programs.c fs/export/programs.h \
 	fs/export/transpose.c fs/export/transpose.h
+tensorport_CPPFLAGS = $(AM_CPPFLAGS) -DTP_BINDIR='"$(bindir)"' -DTP_SBINDIR='"$(sbindir)"'
 tensorport_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS)
 tensorport_LDADD = libsynth.a $(FS_LIBS)
 

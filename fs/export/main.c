@@ -11,6 +11,7 @@ static const struct {
     const char *summary;
 } commands[] = {
     {"inspect", tp_command_inspect, "list the tensors of a checkpoint"},
+    {"run", tp_command_run, "run a command with a checkpoint mounted for it"},
     {"synth", tp_command_synth, "write a synthetic checkpoint, to try things with"},
 };
 

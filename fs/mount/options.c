@@ -16,12 +16,9 @@ enum {
 
 static const struct tp_option mount_options[] = {
     TP_VIEW_ARGUMENTS_TABLE,
-    {"cache-size", 'c', "SIZE", "most memory for decoded data (default 256M; 0: none)"},
-    {"threads", 't', "N", "most threads that answer requests (default 10)"},
-    {"direct-io", 0, NULL, "bypass the kernel's page cache (then files cannot be mapped)"},
+    TP_SERVE_ARGUMENTS_TABLE,
     {"replace", 0, NULL, "unmount what is mounted there first, a dead mount included"},
     {"idle-timeout", 0, "SECONDS", "unmount when no file was in use for so long"},
-    {"log-level", 0, "LEVEL", "error, warning (default), info or debug"},
     {"foreground", 'f', NULL, "stay in the foreground and log to stderr"},
     {"options", 'o', "LIST", "mount options, separated by commas: see below"},
     {NULL, 0, NULL, NULL},

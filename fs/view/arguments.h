@@ -19,6 +19,15 @@
         "exclude", 0, "GLOB", "leave out tensors whose names match; may be repeated"               \
     }
 
+/* Those of a program that serves one, whose values are for tensorport-mount to judge. */
+#define TP_SERVE_ARGUMENTS_TABLE                                                                   \
+    {"cache-size", 'c', "SIZE", "most memory for decoded data (default 256M; 0: none)"},           \
+        {"threads", 't', "N", "most threads that answer requests (default 10)"},                   \
+        {"direct-io", 0, NULL, "bypass the kernel's page cache (then files cannot be mapped)"},    \
+    {                                                                                              \
+        "log-level", 0, "LEVEL", "error, warning (default), info or debug"                         \
+    }
+
 struct tp_view_arguments {
     struct tp_view_options view; /* its patterns point into the arrays below */
     const char **include, **exclude;
