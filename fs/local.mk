@@ -52,13 +52,17 @@ tensorport_mount_LDADD = $(FS_LIBS) $(FUSE_LIBS) $(SYSTEMD_LIBS)
 bin_PROGRAMS += tensorport
 tensorport_SOURCES = \
 	fs/export/artifact.c fs/export/artifact.h \
+	fs/export/columns.c fs/export/columns.h \
 	fs/export/command_inspect.c \
+	fs/export/command_mounts.c \
 	fs/export/command_run.c \
+	fs/export/command_umount.c \
 	fs/export/commands.h \
 	fs/export/format_numpy.c \
 	fs/export/formats.c fs/export/formats.h \
 	fs/export/keeper.c fs/export/keeper.h \
 	fs/export/main.c \
+	fs/export/mount_probe.c fs/export/mount_probe.h \
 	fs/export/mount_users.c fs/export/mount_users.h \
 	fs/export/programs.c fs/export/programs.h \
 	fs/export/transpose.c fs/export/transpose.h

@@ -4,7 +4,9 @@
 #define TENSORPORT_FS_EXPORT_COMMANDS_H
 
 int tp_command_inspect(int argc, char **argv);
+int tp_command_mounts(int argc, char **argv);
 int tp_command_run(int argc, char **argv);
 int tp_command_synth(int argc, char **argv);
+int tp_command_umount(int argc, char **argv);
 
 #endif

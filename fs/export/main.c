@@ -11,8 +11,10 @@ static const struct {
     const char *summary;
 } commands[] = {
     {"inspect", tp_command_inspect, "list the tensors of a checkpoint"},
+    {"mounts", tp_command_mounts, "list what is mounted"},
     {"run", tp_command_run, "run a command with a checkpoint mounted for it"},
     {"synth", tp_command_synth, "write a synthetic checkpoint, to try things with"},
+    {"umount", tp_command_umount, "unmount checkpoints, dead mounts included"},
 };
 
 static void print_help(void)
