@@ -53,11 +53,17 @@ bin_PROGRAMS += tensorport
 tensorport_SOURCES = \
 	fs/export/artifact.c fs/export/artifact.h \
 	fs/export/columns.c fs/export/columns.h \
+	fs/export/command_doctor.c \
 	fs/export/command_inspect.c \
 	fs/export/command_mounts.c \
 	fs/export/command_run.c \
 	fs/export/command_umount.c \
 	fs/export/commands.h \
+	fs/export/doctor.c fs/export/doctor.h \
+	fs/export/doctor_memory.c \
+	fs/export/doctor_model.c \
+	fs/export/doctor_mounts.c \
+	fs/export/doctor_system.c \
 	fs/export/format_numpy.c \
 	fs/export/formats.c fs/export/formats.h \
 	fs/export/keeper.c fs/export/keeper.h \

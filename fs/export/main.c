@@ -5,25 +5,36 @@
 #include "config.h"
 #include "fs/export/commands.h"
 
+/* In the order of --help; a line without a command is a heading there. */
 static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
     const char *summary;
 } commands[] = {
+    {NULL, NULL, "Look at a checkpoint"},
     {"inspect", tp_command_inspect, "list the tensors of a checkpoint"},
-    {"mounts", tp_command_mounts, "list what is mounted"},
+    {NULL, NULL, "Mount it (to leave it mounted: tensorport-mount)"},
     {"run", tp_command_run, "run a command with a checkpoint mounted for it"},
-    {"synth", tp_command_synth, "write a synthetic checkpoint, to try things with"},
+    {"mounts", tp_command_mounts, "list what is mounted"},
     {"umount", tp_command_umount, "unmount checkpoints, dead mounts included"},
+    {NULL, NULL, "Make one"},
+    {"synth", tp_command_synth, "write a synthetic checkpoint, to try things with"},
+    {NULL, NULL, "When something is wrong"},
+    {"doctor", tp_command_doctor, "find what is wrong on this machine, and what helps"},
 };
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_help(void)
 {
     printf("Usage: tensorport COMMAND [ARGUMENT...]\n"
-           "Looks into Hugging Face checkpoints and makes them.\n\n");
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        printf("  %-10s %s\n", commands[i].name, commands[i].summary);
-    printf("\n'tensorport COMMAND --help' tells more. To mount a checkpoint: tensorport-mount.\n");
+           "Works with Hugging Face checkpoints and shows them as .npy files.\n");
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        if (commands[i].name == NULL)
+            printf("\n%s:\n", commands[i].summary);
+        else
+            printf("  %-10s %s\n", commands[i].name, commands[i].summary);
+    }
+    printf("\n'tensorport COMMAND --help' tells more.\n");
 }
 
 int main(int argc, char **argv)
@@ -41,8 +52,8 @@ int main(int argc, char **argv)
         printf("tensorport %s\n", PACKAGE_VERSION);
         return 0;
     }
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
-        if (strcmp(word, commands[i].name) == 0)
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        if (commands[i].name != NULL && strcmp(word, commands[i].name) == 0)
             return commands[i].run(argc - 1, argv + 1);
     }
     fprintf(stderr, "tensorport: unknown command %s; see 'tensorport --help'\n", word);

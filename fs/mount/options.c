@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 enum {
-    CACHE_SIZE_DEFAULT = 256 << 20,
     THREADS_DEFAULT = 10, /* as many as libfuse keeps idle: none is ever destroyed */
     THREADS_MAX = 256,
     IDLE_TIMEOUT_MAX = 7 * 24 * 3600,
@@ -233,7 +232,7 @@ int tp_mount_options_parse(int argc, char **argv, struct tp_mount_options *ret_o
                            enum tp_options_result *ret_result, struct tp_error *error)
 {
     struct tp_mount_options options = {
-        .cache_size = CACHE_SIZE_DEFAULT,
+        .cache_size = TP_CACHE_SIZE_DEFAULT,
         .threads = THREADS_DEFAULT,
         .log_level = TP_LOG_WARNING,
         .user = getuid(),

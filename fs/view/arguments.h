@@ -19,6 +19,8 @@
         "exclude", 0, "GLOB", "leave out tensors whose names match; may be repeated"               \
     }
 
+#define TP_CACHE_SIZE_DEFAULT (UINT64_C(256) << 20)
+
 /* Those of a program that serves one, whose values are for tensorport-mount to judge. */
 #define TP_SERVE_ARGUMENTS_TABLE                                                                   \
     {"cache-size", 'c', "SIZE", "most memory for decoded data (default 256M; 0: none)"},           \
