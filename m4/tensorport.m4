@@ -48,6 +48,17 @@ AC_DEFUN([TP_SYSTEMD], [
   AC_SUBST([systemdsystemunitdir], [$with_systemdsystemunitdir])
 ])
 
+# TP_COMPLETIONS
+# Where bash looks for completions: what the package bash-completion says, but below our prefix.
+AC_DEFUN([TP_COMPLETIONS], [
+  AC_ARG_WITH([bashcompletiondir],
+    [AS_HELP_STRING([--with-bashcompletiondir=DIR], [where completions for bash go])],
+    [], [with_bashcompletiondir=`$PKG_CONFIG --define-variable=prefix='${prefix}' --variable=completionsdir bash-completion 2>/dev/null`])
+  AS_CASE(["x$with_bashcompletiondir"], [x|xno|xyes],
+    [with_bashcompletiondir='${datadir}/bash-completion/completions'])
+  AC_SUBST([bashcompletiondir], [$with_bashcompletiondir])
+])
+
 # TP_TESTS
 # What the tests need. A test that cannot run fails; leaving the Python half out is
 # the user's decision, never the machine's.

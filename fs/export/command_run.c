@@ -27,6 +27,8 @@
 enum { STATUS_CANNOT_RUN = 126, STATUS_NOT_FOUND = 127, STATUS_SIGNAL = 128 };
 
 struct command {
+    struct tp_view_arguments view; /* only looked at: a mistake shows before anything is done */
+    struct tp_serve_arguments serve;
     char **words; /* of tensorport-mount; owned, with room for all of argv and six more */
     size_t n_words;
     const char *model;
@@ -66,15 +68,22 @@ static int add_word(struct command *command, char *word)
     return 0;
 }
 
-/* As tensorport-mount shall see it, which knows best what is wrong with it. */
+/* Checked here, and handed on as it is. */
 static int handle_option(void *context, const struct tp_option *option, const char *value,
                          struct tp_error *error)
 {
+    struct command *command = context;
     char *word = NULL;
+    bool known;
+    int rc = tp_view_arguments_handle(&command->view, option->name, value, &known, error);
+    if (!known)
+        rc = tp_serve_arguments_handle(&command->serve, option->name, value, &known, error);
+    if (rc < 0)
+        return rc;
     if (asprintf(&word, "--%s%s%s", option->name, value != NULL ? "=" : "",
                  value != NULL ? value : "") < 0)
         word = NULL;
-    return add_word(context, word) < 0 ? tp_error_set(error, -ENOMEM, "out of memory") : 0;
+    return add_word(command, word) < 0 ? tp_error_set(error, -ENOMEM, "out of memory") : 0;
 }
 
 /* Where "--" is, or argc. */
@@ -263,6 +272,8 @@ int tp_command_run(int argc, char **argv)
         return 1;
     }
     command.n_words = 1; /* the program comes last */
+    tp_view_arguments_init(&command.view);
+    tp_serve_arguments_init(&command.serve);
     int rc = add_word(&command, strdup("--foreground"));
     if (rc < 0)
         tp_error_set(&error, rc, "out of memory");
@@ -277,5 +288,6 @@ int tp_command_run(int argc, char **argv)
     for (size_t i = 0; i < command.n_words; i++)
         free(command.words[i]);
     free(command.words);
+    tp_view_arguments_clear(&command.view);
     return status;
 }

@@ -7,11 +7,8 @@
 #include <unistd.h>
 
 enum {
-    THREADS_DEFAULT = 10, /* as many as libfuse keeps idle: none is ever destroyed */
-    THREADS_MAX = 256,
     IDLE_TIMEOUT_MAX = 7 * 24 * 3600,
 };
-#define CACHE_SIZE_MAX (UINT64_C(1) << 46)
 
 static const struct tp_option mount_options[] = {
     TP_VIEW_ARGUMENTS_TABLE,
@@ -112,25 +109,15 @@ static int handle(void *context, const struct tp_option *option, const char *val
 {
     struct tp_mount_options *options = context;
     const char *name = option->name;
-    size_t index = 0;
-    int rc = 0;
     bool known;
-    rc = tp_view_arguments_handle(&options->view, name, value, &known, error);
+    int rc = tp_view_arguments_handle(&options->view, name, value, &known, error);
     if (known || rc < 0)
         return rc;
-    if (strcmp(name, "cache-size") == 0) {
-        rc = tp_parse_size(value, &options->cache_size, error);
-        if (rc == 0 && options->cache_size > CACHE_SIZE_MAX)
-            rc = tp_error_set(error, -EINVAL, "expected at most 64T, found \"%s\"", value);
-    } else if (strcmp(name, "threads") == 0) {
-        rc = handle_number(value, 1, THREADS_MAX, &options->threads, error);
-    } else if (strcmp(name, "idle-timeout") == 0) {
+    rc = tp_serve_arguments_handle(&options->serve, name, value, &known, error);
+    if (known || rc < 0)
+        return rc;
+    if (strcmp(name, "idle-timeout") == 0) {
         rc = handle_number(value, 0, IDLE_TIMEOUT_MAX, &options->idle_timeout, error);
-    } else if (strcmp(name, "log-level") == 0) {
-        rc = tp_parse_choice(value, tp_log_level_names, &index, error);
-        options->log_level = (enum tp_log_level)index;
-    } else if (strcmp(name, "direct-io") == 0) {
-        options->direct_io = true;
     } else if (strcmp(name, "replace") == 0) {
         options->replace = true;
     } else if (strcmp(name, "foreground") == 0) {
@@ -232,15 +219,13 @@ int tp_mount_options_parse(int argc, char **argv, struct tp_mount_options *ret_o
                            enum tp_options_result *ret_result, struct tp_error *error)
 {
     struct tp_mount_options options = {
-        .cache_size = TP_CACHE_SIZE_DEFAULT,
-        .threads = THREADS_DEFAULT,
-        .log_level = TP_LOG_WARNING,
         .user = getuid(),
         .group = getgid(),
     };
     int n = 0;
     char **arguments = NULL;
     tp_view_arguments_init(&options.view);
+    tp_serve_arguments_init(&options.serve);
     int rc = tp_options_parse(&tp_mount_program, argc, argv, handle, &options, ret_result, &n,
                               &arguments, error);
     if (rc == 0 && *ret_result == TP_OPTIONS_RUN && n != 2)

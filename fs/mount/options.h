@@ -18,12 +18,9 @@ struct tp_mount_options {
     const char *source;
     const char *mount_point;
     struct tp_view_arguments view;
-    uint64_t cache_size;   /* bytes */
-    unsigned threads;      /* that answer requests, at most */
+    struct tp_serve_arguments serve;
     unsigned idle_timeout; /* seconds; 0: never */
-    enum tp_log_level log_level;
     bool foreground;
-    bool direct_io;
     bool replace;
     bool debug;        /* libfuse prints every request */
     unsigned max_read; /* bytes of a request; 0: no limit */

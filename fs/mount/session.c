@@ -207,15 +207,15 @@ static size_t prefetch_threads(void)
 static int start_reading(struct session *session, struct tp_error *error)
 {
     struct tp_reading *reading = &session->tree->reading;
-    int rc = tp_cache_new(session->options->cache_size, TP_TILE_SIZE, &reading->cache);
+    int rc = tp_cache_new(session->options->serve.cache_size, TP_TILE_SIZE, &reading->cache);
     if (rc < 0)
         return tp_error_set(error, rc, "cannot reserve %llu bytes for the cache",
-                            (unsigned long long)session->options->cache_size);
+                            (unsigned long long)session->options->serve.cache_size);
     if (tp_gate_new(spare_processors(), &session->mount.gate) < 0)
         return tp_error_set(error, -ENOMEM, "out of memory");
     /* The page cache of the mount keeps what was delivered, unless it is bypassed: then the
      * sources' pages are the only copy in memory and worth keeping. */
-    reading->forget_sources = !session->options->direct_io;
+    reading->forget_sources = !session->options->serve.direct_io;
     struct tp_cache_counters counters;
     tp_cache_count(reading->cache, &counters);
     if (counters.capacity > 0 &&
@@ -228,7 +228,7 @@ static void describe_features(struct session *session)
 {
     snprintf(session->features, sizeof session->features,
              "libfuse %s, clone_fd, readdirplus, no_opendir, %s%s", fuse_pkgversion(),
-             session->options->direct_io ? "direct_io" : "page cache",
+             session->options->serve.direct_io ? "direct_io" : "page cache",
              session->mount.read_ahead_fd >= 0 ? ", read-ahead 8 MiB" : "");
     session->tree->features = session->features;
 }
@@ -239,7 +239,7 @@ static int serve(struct session *session)
     if (config == NULL)
         return -ENOMEM;
     fuse_loop_cfg_set_clone_fd(config, 1);
-    fuse_loop_cfg_set_max_threads(config, session->options->threads);
+    fuse_loop_cfg_set_max_threads(config, session->options->serve.threads);
     int rc = fuse_session_loop_mt(session->fuse, config);
     fuse_loop_cfg_destroy(config);
     return rc;
@@ -247,8 +247,9 @@ static int serve(struct session *session)
 
 static int start_and_serve(struct session *session, struct tp_error *error)
 {
-    session->mount.read_ahead_fd =
-        session->options->direct_io ? -1 : tp_mount_point_open_read_ahead(session->mount_point);
+    session->mount.read_ahead_fd = session->options->serve.direct_io
+                                       ? -1
+                                       : tp_mount_point_open_read_ahead(session->mount_point);
     int rc = start_reading(session, error);
     if (rc < 0)
         return rc;
@@ -300,11 +301,11 @@ int tp_session_run(const struct tp_mount_options *options)
 {
     struct session session = {
         .options = options,
-        .log = {.program = tp_mount_program.name, .level = options->log_level},
+        .log = {.program = tp_mount_program.name, .level = options->serve.log_level},
         .daemon = {.pipe = -1},
         .mount = {.user = options->user,
                   .group = options->group,
-                  .direct_io = options->direct_io,
+                  .direct_io = options->serve.direct_io,
                   .max_read = options->max_read,
                   .ready = announce,
                   .context = &session,

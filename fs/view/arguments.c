@@ -71,3 +71,41 @@ int tp_view_arguments_handle(struct tp_view_arguments *arguments, const char *na
     }
     return rc;
 }
+
+enum {
+    THREADS_DEFAULT = 10, /* as many as libfuse keeps idle: none is ever destroyed */
+    THREADS_MAX = 256,
+};
+#define CACHE_SIZE_MAX (UINT64_C(1) << 46)
+
+void tp_serve_arguments_init(struct tp_serve_arguments *arguments)
+{
+    *arguments = (struct tp_serve_arguments){.cache_size = TP_CACHE_SIZE_DEFAULT,
+                                             .threads = THREADS_DEFAULT,
+                                             .log_level = TP_LOG_WARNING};
+}
+
+int tp_serve_arguments_handle(struct tp_serve_arguments *arguments, const char *name,
+                              const char *value, bool *ret_known, struct tp_error *error)
+{
+    uint64_t number = arguments->threads;
+    size_t index = arguments->log_level;
+    int rc = 0;
+    *ret_known = true;
+    if (strcmp(name, "cache-size") == 0) {
+        rc = tp_parse_size(value, &arguments->cache_size, error);
+        if (rc == 0 && arguments->cache_size > CACHE_SIZE_MAX)
+            rc = tp_error_set(error, -EINVAL, "expected at most 64T, found \"%s\"", value);
+    } else if (strcmp(name, "threads") == 0) {
+        rc = tp_parse_unsigned(value, 1, THREADS_MAX, &number, error);
+        arguments->threads = (unsigned)number;
+    } else if (strcmp(name, "log-level") == 0) {
+        rc = tp_parse_choice(value, tp_log_level_names, &index, error);
+        arguments->log_level = (enum tp_log_level)index;
+    } else if (strcmp(name, "direct-io") == 0) {
+        arguments->direct_io = true;
+    } else {
+        *ret_known = false;
+    }
+    return rc;
+}

@@ -3,8 +3,10 @@
 #define TENSORPORT_FS_VIEW_ARGUMENTS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "decode/error.h"
+#include "fs/base/log.h"
 #include "fs/view/view.h"
 
 /* Rows of a struct tp_option table. */
@@ -19,9 +21,7 @@
         "exclude", 0, "GLOB", "leave out tensors whose names match; may be repeated"               \
     }
 
-#define TP_CACHE_SIZE_DEFAULT (UINT64_C(256) << 20)
-
-/* Those of a program that serves one, whose values are for tensorport-mount to judge. */
+/* Those that say how it is served, for every program that serves one. */
 #define TP_SERVE_ARGUMENTS_TABLE                                                                   \
     {"cache-size", 'c', "SIZE", "most memory for decoded data (default 256M; 0: none)"},           \
         {"threads", 't', "N", "most threads that answer requests (default 10)"},                   \
@@ -44,5 +44,18 @@ int tp_view_arguments_handle(struct tp_view_arguments *arguments, const char *na
                              const char *value, bool *ret_known, struct tp_error *error);
 
 void tp_view_arguments_clear(struct tp_view_arguments *arguments);
+
+struct tp_serve_arguments {
+    uint64_t cache_size; /* bytes */
+    unsigned threads;    /* that answer requests, at most */
+    bool direct_io;
+    enum tp_log_level log_level;
+};
+#define TP_CACHE_SIZE_DEFAULT (UINT64_C(256) << 20)
+
+/* The same for them; they own nothing. */
+void tp_serve_arguments_init(struct tp_serve_arguments *arguments);
+int tp_serve_arguments_handle(struct tp_serve_arguments *arguments, const char *name,
+                              const char *value, bool *ret_known, struct tp_error *error);
 
 #endif

@@ -365,11 +365,11 @@ Test(mount_options, defaults)
     cr_expect_not(o->view.view.packed);
     cr_expect_eq(o->view.view.shard_size, 1800000000);
     cr_expect_eq(o->view.view.n_include + o->view.view.n_exclude, 0);
-    cr_expect_eq(o->cache_size, UINT64_C(256) << 20);
-    cr_expect_eq(o->threads, 10);
+    cr_expect_eq(o->serve.cache_size, UINT64_C(256) << 20);
+    cr_expect_eq(o->serve.threads, 10);
     cr_expect_eq(o->idle_timeout, 0);
-    cr_expect_eq(o->log_level, TP_LOG_WARNING);
-    cr_expect_not(o->foreground || o->direct_io || o->replace || o->debug);
+    cr_expect_eq(o->serve.log_level, TP_LOG_WARNING);
+    cr_expect_not(o->foreground || o->serve.direct_io || o->replace || o->debug);
     cr_expect_eq(o->user, getuid());
     cr_expect_eq(o->group, getgid());
     cr_expect_null(o->kernel_options);
@@ -387,11 +387,11 @@ static void check_all_set(const struct tp_mount_options *o)
     cr_expect_str_eq(view->include[1], "lm_head*");
     cr_assert_eq(view->n_exclude, 1);
     cr_expect_str_eq(view->exclude[0], "*bias");
-    cr_expect_eq(o->cache_size, UINT64_C(8) << 20);
-    cr_expect_eq(o->threads, 3);
+    cr_expect_eq(o->serve.cache_size, UINT64_C(8) << 20);
+    cr_expect_eq(o->serve.threads, 3);
     cr_expect_eq(o->idle_timeout, 60);
-    cr_expect_eq(o->log_level, TP_LOG_DEBUG);
-    cr_expect(o->foreground && o->direct_io && o->replace);
+    cr_expect_eq(o->serve.log_level, TP_LOG_DEBUG);
+    cr_expect(o->foreground && o->serve.direct_io && o->replace);
 }
 
 Test(mount_options, all_as_long_options)
@@ -431,7 +431,7 @@ Test(mount_options, last_value_wins)
     parse_good(&run, "-o precision=float16 --precision=bfloat16 SRC MNT -o cache_size=1M,"
                      "cache_size=0");
     cr_expect_eq(run.options.view.view.precision, TP_PRECISION_BFLOAT16);
-    cr_expect_eq(run.options.cache_size, 0);
+    cr_expect_eq(run.options.serve.cache_size, 0);
     tp_mount_options_clear(&run.options);
 }
 
