@@ -1,4 +1,10 @@
 dist_man_MANS = \
+	man/tensorport-doctor.1 \
+	man/tensorport-inspect.1 \
 	man/tensorport-manifest.5 \
 	man/tensorport-mount.8 \
+	man/tensorport-mounts.1 \
+	man/tensorport-run.1 \
+	man/tensorport-synth.1 \
+	man/tensorport-umount.1 \
 	man/tensorport.1

@@ -13,13 +13,23 @@ for program in tensorport tensorport-mount; do
     "$bin/$program" --version
     "$bin/$program" --help >/dev/null
 done
-for page in man8/tensorport-mount.8 man1/tensorport.1 man5/tensorport-manifest.5; do
-    test -s "$man/$page"
-    man --warnings --encoding=UTF-8 --local-file "$man/$page" 2>&1 >/dev/null | tee "$root/warnings"
+pages=0
+for page in "$(dirname -- "$0")"/../../man/*.[0-9]; do
+    page=$man/man${page##*.}/${page##*/}
+    test -s "$page"
+    man --warnings --encoding=UTF-8 --local-file "$page" 2>&1 >/dev/null | tee "$root/warnings"
     test ! -s "$root/warnings"
+    pages=$((pages + 1))
 done
+test "$pages" -ge 9
+completions=$(find "$root/usr" -path '*/bash-completion/completions/tensorport')
+bash -ec ". '$completions'; complete -p tensorport tensorport-mount"
+cmp "$completions" "${completions%/*}/tensorport-mount"
+test -s "$root/usr/local/share/zsh/site-functions/_tensorport"
 "$bin/tensorport" synth --quiet "$root/model"
 "$bin/tensorport" inspect "$root/model" >/dev/null
+# The mount is found beside it, whatever PATH says.
+PATH=/usr/bin:/bin "$bin/tensorport" run "$root/model" -- sh -c 'test -s "$TENSORPORT_MNT/manifest.json"'
 make -C "$build" --no-print-directory uninstall DESTDIR="$root" >/dev/null
-left=$(find "$root/usr" -type f)
+left=$(find "$root/usr" ! -type d)
 [ -z "$left" ] || { printf 'uninstall left:\n%s\n' "$left"; exit 1; }
