@@ -259,7 +259,7 @@ static void keep(struct keeper *keeper)
             wait_for_event(keeper, -1);
     } else if (keeper->ended) {
         drain_messages(keeper);
-        if (!WIFEXITED(keeper->status))
+        if (!WIFEXITED(keeper->status) || WEXITSTATUS(keeper->status) == 0)
             explain_end(keeper, "before the mount was usable");
         int status = WIFEXITED(keeper->status) ? WEXITSTATUS(keeper->status) : 1;
         report(keeper, REPORT_FAILED, status == 2 ? 2 : 1);
