@@ -25,7 +25,7 @@ struct tp_mount_probe {
 /* Fills in n probes, all of them within `timeout_ms`. 0, or a negative errno when there are no
  * processes or descriptors for it; what is filled in by then stays the caller's. */
 int tp_mount_probe(struct tp_mount_probe *probes, size_t n, int timeout_ms);
-enum { TP_MOUNT_PROBE_MS = 3000 };
+enum { TP_MOUNT_PROBE_MS = 2000 };
 
 /* A number of the statistics, such as "cache", "hits"; 0 if it is not there. */
 double tp_mount_statistic(const cJSON *statistics, const char *group, const char *name);
