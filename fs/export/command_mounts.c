@@ -54,9 +54,11 @@ static int handle_option(void *context, const struct tp_option *option, const ch
 
 static int make_list(struct list *list)
 {
-    int rc = tp_mounts_read(TP_MOUNTS_FILE, &list->table);
+    struct tp_mount_table table;
+    int rc = tp_mounts_read(TP_MOUNTS_FILE, &table);
     if (rc < 0)
         return rc;
+    list->table = table;
     list->entries = calloc(list->table.n + 1, sizeof *list->entries);
     list->probes = calloc(list->table.n + 1, sizeof *list->probes);
     if (list->entries == NULL || list->probes == NULL)

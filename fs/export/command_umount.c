@@ -90,10 +90,10 @@ static int unmount(const struct command *command, const struct tp_mount_table *t
                    : tp_error_set(error, rc, "%s: cannot unmount: %s", entry->path, strerror(-rc));
 }
 
-/* The mount that the argument means. Links to it are followed only if it is not found as it is:
- * that may wait for its daemon. */
-static int find(const struct tp_mount_table *table, const char *argument,
-                const struct tp_mount_entry **ret_entry, struct tp_error *error)
+/* The mount that the argument means, or NULL with a message. Links to it are followed only if it is
+ * not found as it is: that may wait for its daemon. */
+static const struct tp_mount_entry *find(const struct tp_mount_table *table, const char *argument,
+                                         struct tp_error *error)
 {
     char *path = tp_mounts_resolve(argument);
     const struct tp_mount_entry *entry = path != NULL ? tp_mounts_at(table, path) : NULL;
@@ -102,39 +102,34 @@ static int find(const struct tp_mount_table *table, const char *argument,
         path = realpath(argument, NULL);
         entry = path != NULL ? tp_mounts_at(table, path) : NULL;
     }
-    int rc = 0;
     if (path == NULL) {
-        rc = tp_error_set(error, -errno, "%s: %s", argument, strerror(errno));
+        tp_error_set(error, 0, "%s: %s", argument, strerror(errno));
     } else if (entry == NULL) {
         const struct tp_mount_entry *around = tp_mounts_around(table, path);
         bool ours = tp_mounts_are_ours(around);
-        rc = tp_error_set(error, -EINVAL, "%s: nothing is mounted there; %s%s", argument,
-                          ours ? "it lies in the mount " : "see 'tensorport mounts'",
-                          ours ? around->path : "");
+        tp_error_set(error, 0, "%s: nothing is mounted there; %s%s", argument,
+                     ours ? "it lies in the mount " : "see 'tensorport mounts'",
+                     ours ? around->path : "");
     } else if (!tp_mounts_are_ours(entry)) {
-        rc = tp_error_set(error, -EINVAL,
-                          "%s: not a mount of tensorport-mount but of type %s; use umount(8)",
-                          argument, entry->type);
-    } else {
-        *ret_entry = entry;
+        tp_error_set(error, 0, "%s: not a mount of tensorport-mount but of type %s; use umount(8)",
+                     argument, entry->type);
+        entry = NULL;
     }
     free(path);
-    return rc;
+    return entry;
 }
 
 static int unmount_named(const struct command *command, const char *argument)
 {
     struct tp_mount_table table;
     struct tp_error error;
-    const struct tp_mount_entry *entry = NULL;
     int rc = tp_mounts_read(TP_MOUNTS_FILE, &table);
     if (rc < 0) {
         tp_error_set(&error, rc, "%s: %s", TP_MOUNTS_FILE, strerror(-rc));
         return say(rc, &error);
     }
-    rc = find(&table, argument, &entry, &error);
-    if (rc == 0)
-        rc = unmount(command, &table, entry, &error);
+    const struct tp_mount_entry *entry = find(&table, argument, &error);
+    rc = entry == NULL ? -EINVAL : unmount(command, &table, entry, &error);
     tp_mounts_clear(&table);
     return rc < 0 ? say(rc, &error) : 0;
 }

@@ -91,17 +91,16 @@ static void check_descriptors(struct tp_doctor *doctor, size_t n_files)
     enum { BESIDES = 64 };
     char remedy[128];
     rlim_t most = raise_descriptor_limit();
-    rlim_t needed = (rlim_t)n_files + BESIDES;
-    snprintf(remedy, sizeof remedy, "sudo prlimit --pid $$ --nofile=%llu:%llu",
-             (unsigned long long)(2 * needed), (unsigned long long)(2 * needed));
+    unsigned long long needed = (unsigned long long)n_files + BESIDES;
+    snprintf(remedy, sizeof remedy, "sudo prlimit --pid $$ --nofile=%llu:%llu", 2 * needed,
+             2 * needed);
     if (most < needed)
         tp_doctor_say(doctor, TP_FINDING_PROBLEM, "descriptors", remedy,
                       "%llu files may be open at most (ulimit -Hn); the checkpoint needs %llu",
                       (unsigned long long)most, (unsigned long long)needed);
     else
         tp_doctor_say(doctor, TP_FINDING_OK, "descriptors", NULL,
-                      "%llu files may be open; %llu are needed", (unsigned long long)most,
-                      (unsigned long long)needed);
+                      "%llu files may be open; %llu are needed", (unsigned long long)most, needed);
 }
 
 static void explain_broken(struct tp_doctor *doctor, const struct model *model, int code,

@@ -107,14 +107,12 @@ static void check_module(struct tp_doctor *doctor)
 static void explain_device(struct tp_doctor *doctor, int code)
 {
     const char *remedy = "sudo chmod 666 /dev/fuse";
-    if (is_container(doctor) && code != EACCES)
-        remedy = docker_remedy;
+    if (code == EPERM || (is_container(doctor) && code != EACCES))
+        remedy = docker_remedy; /* EPERM: the cgroup's list of devices */
     else if (code == ENOENT)
         remedy = "sudo modprobe fuse || sudo mknod -m 666 /dev/fuse c 10 229";
     else if (code == ENODEV || code == ENXIO)
         remedy = "sudo modprobe fuse";
-    else if (code == EPERM)
-        remedy = docker_remedy; /* the cgroup's list of devices */
     tp_doctor_say(doctor, TP_FINDING_PROBLEM, "device", remedy, "/dev/fuse cannot be opened: %s",
                   strerror(code));
 }

@@ -360,7 +360,7 @@ static void close_pipe(const int ends[2])
 int tp_keeper_start(char *const *words, const char *mount_point, const sigset_t *mask,
                     struct tp_keeper *ret_keeper, struct tp_error *error)
 {
-    int hold[2], reports[2];
+    int hold[2] = {-1, -1}, reports[2] = {-1, -1};
     int rc = make_pipe(hold);
     if (rc < 0)
         return tp_error_set(error, rc, "cannot make a pipe: %s", strerror(-rc));
