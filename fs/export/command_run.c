@@ -29,11 +29,10 @@ enum { STATUS_CANNOT_RUN = 126, STATUS_NOT_FOUND = 127, STATUS_SIGNAL = 128 };
 struct command {
     struct tp_view_arguments view; /* only looked at: a mistake shows before anything is done */
     struct tp_serve_arguments serve;
-    char **words; /* of tensorport-mount; owned, with room for all of argv and six more */
+    char **words; /* of tensorport-mount; owned, with room for all of argv and six more, NULL */
     size_t n_words;
     const char *model;
-    char **argv; /* of the command */
-    char folder[PATH_MAX];
+    char **argv;     /* of the command */
     sigset_t before; /* the caller's signal mask */
     struct sigaction child_action;
     int signals; /* signalfd */
@@ -119,43 +118,30 @@ static int parse(struct command *command, int argc, char **argv, enum tp_options
 
 /* ---- the mount ---- */
 
-/* In the user's own folder for such things if there is one. */
-static int make_folder(struct command *command, struct tp_error *error)
-{
-    const char *runtime = getenv("XDG_RUNTIME_DIR");
-    const char *parents[] = {runtime, "/tmp"};
-    struct stat status;
-    bool usable = runtime != NULL && runtime[0] == '/' && stat(runtime, &status) == 0 &&
-                  status.st_uid == geteuid();
-    for (size_t i = usable ? 0 : 1; i < 2; i++) {
-        int length = snprintf(command->folder, sizeof command->folder, "%s/tensorport-run-XXXXXX",
-                              parents[i]);
-        if (length < (int)sizeof command->folder && mkdtemp(command->folder) != NULL)
-            return 0;
-    }
-    return tp_error_set(error, -errno, "cannot make a folder in /tmp: %s", strerror(errno));
-}
-
 static int start_mount(struct command *command, struct tp_error *error)
 {
+    static const char name[] = "tensorport-run-XXXXXX";
+    char own[PATH_MAX], common[sizeof "/tmp/" + sizeof name];
+    const char *runtime = getenv("XDG_RUNTIME_DIR"), *templates[] = {common, NULL, NULL};
+    struct stat status;
+    snprintf(common, sizeof common, "/tmp/%s", name);
+    /* In the user's own folder for such things if there is one. */
+    if (runtime != NULL && runtime[0] == '/' && stat(runtime, &status) == 0 &&
+        status.st_uid == geteuid() &&
+        snprintf(own, sizeof own, "%s/%s", runtime, name) < (int)sizeof own) {
+        templates[0] = own;
+        templates[1] = common;
+    }
     char *path = tp_program_find("tensorport-mount");
     if (path == NULL)
         return tp_error_set(error, -ENOENT,
                             "tensorport-mount: not found beside tensorport nor in PATH; "
                             "see 'tensorport doctor'");
     command->words[0] = path;
-    int rc = make_folder(command, error);
-    if (rc < 0)
-        return rc;
-    if (add_word(command, strdup("--")) < 0 || add_word(command, strdup(command->model)) < 0 ||
-        add_word(command, strdup(command->folder)) < 0)
-        rc = tp_error_set(error, -ENOMEM, "out of memory");
-    if (rc == 0)
-        rc = tp_keeper_start(command->words, command->folder, &command->before, &command->keeper,
-                             error);
-    if (rc < 0)
-        rmdir(command->folder);
-    return rc;
+    if (add_word(command, strdup("--")) < 0 || add_word(command, strdup(command->model)) < 0)
+        return tp_error_set(error, -ENOMEM, "out of memory");
+    return tp_keeper_start(command->words, command->n_words, templates, &command->before,
+                           &command->keeper, error);
 }
 
 /* ---- signals ---- */
@@ -230,16 +216,23 @@ static int run_command(const struct command *command)
 }
 
 /* 0 when the mount is usable, else the exit status. */
-static int wait_for_mount(const struct command *command)
+static int wait_for_mount(struct command *command)
 {
     for (;;) {
         struct signalfd_siginfo information;
+        int status;
         struct pollfd wanted[] = {{.fd = command->keeper.reports, .events = POLLIN},
                                   {.fd = command->signals, .events = POLLIN}};
         if (poll(wanted, 2, -1) < 0)
             continue;
-        if (wanted[0].revents != 0)
-            return tp_keeper_read_start(&command->keeper);
+        if (wanted[0].revents != 0) {
+            enum tp_keeper_news news = tp_keeper_read(&command->keeper, &status);
+            if (news == TP_KEEPER_FAILED)
+                return status;
+            if (news == TP_KEEPER_READY)
+                return 0;
+            continue;
+        }
         if (read_signal(command, &information) == 0 && information.ssi_signo != SIGCHLD)
             return STATUS_SIGNAL + (int)information.ssi_signo;
     }
@@ -253,7 +246,7 @@ static int run(struct command *command, struct tp_error *error)
     if (rc < 0)
         return 1;
     int status = wait_for_mount(command);
-    if (status == 0 && setenv("TENSORPORT_MNT", command->folder, 1) < 0)
+    if (status == 0 && setenv("TENSORPORT_MNT", command->keeper.mount_point, 1) < 0)
         status = tp_error_set(error, 1, "out of memory");
     if (status == 0)
         status = run_command(command);

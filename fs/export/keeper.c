@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,8 +19,9 @@
 #include "fs/base/mounts.h"
 #include "fs/export/mount_users.h"
 
-/* Reports, a byte each; READY or FAILED comes first, the latter with the exit status behind it. */
-enum { REPORT_READY = 'r', REPORT_FAILED = 'f', REPORT_GONE = 'g' };
+/* Reports, a byte each: MADE with the mount point and its NUL behind it; READY, or FAILED with the
+ * exit status; at last GONE. */
+enum { REPORT_MADE = 'm', REPORT_READY = 'r', REPORT_FAILED = 'f', REPORT_GONE = 'g' };
 
 enum {
     POLL_MS = 100,   /* in case the kernel does not tell that the table has changed */
@@ -28,7 +31,7 @@ enum {
 };
 
 struct keeper {
-    const char *mount_point;
+    char mount_point[PATH_MAX];
     int hold, reports; /* the keeper's ends of the two pipes */
     int messages;      /* tensorport-mount's stderr; -1 at its end */
     int children;      /* signalfd of SIGCHLD */
@@ -46,11 +49,17 @@ static void say(const char *text)
     fprintf(stderr, "tensorport run: %s\n", text);
 }
 
-static void report(const struct keeper *keeper, char byte, char status)
+static void report(const struct keeper *keeper, char byte, const char *more, size_t length)
 {
-    char bytes[2] = {byte, status};
-    ssize_t ignored = write(keeper->reports, bytes, byte == REPORT_FAILED ? 2 : 1);
+    char bytes[1 + PATH_MAX] = {byte};
+    memcpy(bytes + 1, more, length);
+    ssize_t ignored = write(keeper->reports, bytes, 1 + length);
     (void)ignored; /* there may be nobody left to read it */
+}
+
+static void report_failure(const struct keeper *keeper, char status)
+{
+    report(keeper, REPORT_FAILED, &status, 1);
 }
 
 static bool is_mounted(const char *mount_point)
@@ -223,7 +232,7 @@ static void wait_for_daemon(struct keeper *keeper, bool force)
 static void serve_in_background(struct keeper *keeper)
 {
     dup2(STDIN_FILENO, STDERR_FILENO); /* /dev/null */
-    report(keeper, REPORT_GONE, 0);
+    report(keeper, REPORT_GONE, "", 0);
     close(keeper->reports);
     while (!keeper->ended)
         wait_for_event(keeper, -1);
@@ -243,14 +252,14 @@ static void clean_up(struct keeper *keeper)
     if (!keeper->ended)
         serve_in_background(keeper);
     else
-        report(keeper, REPORT_GONE, 0);
+        report(keeper, REPORT_GONE, "", 0);
 }
 
 static void keep(struct keeper *keeper)
 {
     wait_for_mount(keeper);
     if (keeper->serves) {
-        report(keeper, REPORT_READY, 0);
+        report(keeper, REPORT_READY, "", 0);
         while (!keeper->let_go && !keeper->ended)
             wait_for_event(keeper, -1);
         if (keeper->ended && keeper->status != 0)
@@ -262,7 +271,7 @@ static void keep(struct keeper *keeper)
         if (!WIFEXITED(keeper->status) || WEXITSTATUS(keeper->status) == 0)
             explain_end(keeper, "before the mount was usable");
         int status = WIFEXITED(keeper->status) ? WEXITSTATUS(keeper->status) : 1;
-        report(keeper, REPORT_FAILED, status == 2 ? 2 : 1);
+        report_failure(keeper, status == 2 ? 2 : 1);
     } else {
         kill(keeper->daemon, SIGTERM); /* given up before it was usable */
     }
@@ -301,17 +310,28 @@ static void take_descriptors(struct keeper *keeper, int hold, int reports)
     closefrom(FREE);
 }
 
-__attribute__((noreturn)) static void run_keeper(struct keeper *keeper, int hold, int reports,
-                                                 char *const *words, const sigset_t *mask)
+/* The keeper makes it, not the caller: it cannot be killed in between by who kills the caller. */
+static bool make_folder(struct keeper *keeper, const char *const *templates)
+{
+    for (; *templates != NULL; templates++) {
+        if (snprintf(keeper->mount_point, PATH_MAX, "%s", *templates) < PATH_MAX &&
+            mkdtemp(keeper->mount_point) != NULL) {
+            report(keeper, REPORT_MADE, keeper->mount_point, strlen(keeper->mount_point) + 1);
+            return true;
+        }
+    }
+    struct tp_error text;
+    tp_error_set(&text, 0, "%s: cannot make it: %s", keeper->mount_point, strerror(errno));
+    say(text.text);
+    return false;
+}
+
+static bool start_daemon(struct keeper *keeper, char *const *words, const sigset_t *mask)
 {
     int ends[2];
     sigset_t children;
-    setsid();
-    prctl(PR_SET_NAME, "tensorport-keep");
-    signal(SIGPIPE, SIG_IGN);
     sigemptyset(&children);
     sigaddset(&children, SIGCHLD);
-    take_descriptors(keeper, hold, reports);
     keeper->children = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
     keeper->table = open(TP_MOUNTS_FILE, O_RDONLY | O_CLOEXEC);
     pid_t self = getpid();
@@ -321,15 +341,34 @@ __attribute__((noreturn)) static void run_keeper(struct keeper *keeper, int hold
         become_daemon(words, self, ends[1], mask);
     if (keeper->daemon < 0) {
         say(strerror(errno));
-        report(keeper, REPORT_FAILED, 1);
-        rmdir(keeper->mount_point);
-        _exit(1);
+        return false;
     }
     close(ends[1]);
     keeper->messages = ends[0];
+    return true;
+}
+
+__attribute__((noreturn)) static void run_keeper(int hold, int reports, char **words,
+                                                 size_t n_words, const char *const *templates,
+                                                 const sigset_t *mask)
+{
+    struct keeper keeper = {.messages = -1, .table = -1};
+    setsid();
+    prctl(PR_SET_NAME, "tensorport-keep");
+    signal(SIGPIPE, SIG_IGN);
+    take_descriptors(&keeper, hold, reports);
+    bool made = make_folder(&keeper, templates);
+    words[n_words] = keeper.mount_point;
+    if (!made || !start_daemon(&keeper, words, mask)) {
+        report_failure(&keeper, 1);
+        if (made)
+            rmdir(keeper.mount_point);
+        report(&keeper, REPORT_GONE, "", 0);
+        _exit(1);
+    }
     if (chdir("/") < 0) /* not to keep the caller's folder busy */
         say(strerror(errno));
-    keep(keeper);
+    keep(&keeper);
     _exit(0);
 }
 
@@ -357,8 +396,8 @@ static void close_pipe(const int ends[2])
     close(ends[1]);
 }
 
-int tp_keeper_start(char *const *words, const char *mount_point, const sigset_t *mask,
-                    struct tp_keeper *ret_keeper, struct tp_error *error)
+int tp_keeper_start(char **words, size_t n_words, const char *const *templates,
+                    const sigset_t *mask, struct tp_keeper *ret_keeper, struct tp_error *error)
 {
     int hold[2] = {-1, -1}, reports[2] = {-1, -1};
     int rc = make_pipe(hold);
@@ -370,10 +409,8 @@ int tp_keeper_start(char *const *words, const char *mount_point, const sigset_t 
         return tp_error_set(error, rc, "cannot make a pipe: %s", strerror(-rc));
     }
     pid_t pid = fork();
-    if (pid == 0) {
-        struct keeper keeper = {.mount_point = mount_point, .messages = -1, .table = -1};
-        run_keeper(&keeper, hold[0], reports[1], words, mask);
-    }
+    if (pid == 0)
+        run_keeper(hold[0], reports[1], words, n_words, templates, mask);
     rc = pid < 0 ? tp_error_set(error, -errno, "cannot start a process: %s", strerror(errno)) : 0;
     close(hold[0]);
     close(reports[1]);
@@ -382,8 +419,7 @@ int tp_keeper_start(char *const *words, const char *mount_point, const sigset_t 
         close(reports[0]);
         return rc;
     }
-    *ret_keeper = (struct tp_keeper){
-        .pid = pid, .hold = hold[1], .reports = reports[0], .mount_point = mount_point};
+    *ret_keeper = (struct tp_keeper){.pid = pid, .hold = hold[1], .reports = reports[0]};
     return 0;
 }
 
@@ -398,14 +434,28 @@ static int read_report(const struct tp_keeper *keeper)
     return n == 1 ? byte : -1;
 }
 
-int tp_keeper_read_start(const struct tp_keeper *keeper)
+static void read_mount_point(struct tp_keeper *keeper)
+{
+    size_t length = 0;
+    int byte;
+    while ((byte = read_report(keeper)) > 0 && length < PATH_MAX - 1)
+        keeper->mount_point[length++] = (char)byte;
+    keeper->mount_point[length] = '\0';
+}
+
+enum tp_keeper_news tp_keeper_read(struct tp_keeper *keeper, int *ret_status)
 {
     int byte = read_report(keeper);
+    if (byte == REPORT_MADE) {
+        read_mount_point(keeper);
+        return TP_KEEPER_WAIT;
+    }
     if (byte == REPORT_READY)
-        return 0;
+        return TP_KEEPER_READY;
     if (byte < 0)
         say("the process that keeps the mount was killed");
-    return byte == REPORT_FAILED && read_report(keeper) == 2 ? 2 : 1;
+    *ret_status = byte == REPORT_FAILED && read_report(keeper) == 2 ? 2 : 1;
+    return TP_KEEPER_FAILED;
 }
 
 /* What the keeper cannot do any more. Its daemon may be at it as well. */
@@ -424,10 +474,11 @@ void tp_keeper_end(struct tp_keeper *keeper)
 {
     int byte;
     close(keeper->hold);
-    do
-        byte = read_report(keeper);
-    while (byte >= 0 && byte != REPORT_GONE);
+    while ((byte = read_report(keeper)) >= 0 && byte != REPORT_GONE) {
+        if (byte == REPORT_MADE)
+            read_mount_point(keeper);
+    }
     close(keeper->reports);
-    if (byte < 0)
+    if (byte < 0 && keeper->mount_point[0] != '\0')
         clean_up_after(keeper);
 }

@@ -13,28 +13,36 @@
 #ifndef TENSORPORT_FS_EXPORT_KEEPER_H
 #define TENSORPORT_FS_EXPORT_KEEPER_H
 
+#include <limits.h>
 #include <signal.h>
-#include <stdbool.h>
+#include <stddef.h>
 #include <sys/types.h>
 
 #include "decode/error.h"
 
 struct tp_keeper {
     pid_t pid;
-    int hold;                /* closing it asks for the end */
-    int reports;             /* what the keeper says; readable when there is something */
-    const char *mount_point; /* the caller's */
+    int hold;                   /* closing it asks for the end */
+    int reports;                /* what the keeper says; readable when there is something */
+    char mount_point[PATH_MAX]; /* empty until it is made */
 };
 
-/* Starts tensorport-mount with these words, the last of which is `mount_point`, an empty folder
- * that is the keeper's from here on: it removes it. SIGCHLD must be blocked; `mask` is what
+/* Starts tensorport-mount with these words, and as the last one the mount point: a folder that
+ * the keeper makes, by mkdtemp() from the first of `templates` (NULL at the end) where it can, and
+ * removes. words[n_words] and the next must be NULL. SIGCHLD must be blocked; `mask` is what
  * tensorport-mount gets. 0 or a negative errno with a message; nothing is left then. */
-int tp_keeper_start(char *const *words, const char *mount_point, const sigset_t *mask,
-                    struct tp_keeper *ret_keeper, struct tp_error *error);
+int tp_keeper_start(char **words, size_t n_words, const char *const *templates,
+                    const sigset_t *mask, struct tp_keeper *ret_keeper, struct tp_error *error);
 
-/* Once `reports` is readable: 0 when the mount can be used, else the exit status of a mount that
- * failed; its message went to stderr. Call it once. */
-int tp_keeper_read_start(const struct tp_keeper *keeper);
+enum tp_keeper_news {
+    TP_KEEPER_WAIT,   /* none yet */
+    TP_KEEPER_READY,  /* the mount can be used */
+    TP_KEEPER_FAILED, /* it cannot; why has gone to stderr */
+};
+
+/* To be called when `reports` is readable, until there are news. `*ret_status` is the exit status
+ * of a failure. */
+enum tp_keeper_news tp_keeper_read(struct tp_keeper *keeper, int *ret_status);
 
 /* Unmounts, and comes back when it is done: mount and folder are gone. If files are still in use,
  * says so on stderr; tensorport-mount then serves them until they are closed. Also after a
