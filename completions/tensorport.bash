@@ -79,10 +79,14 @@ _tensorport_rest()
 
 _tensorport_argument()
 {
-    if [[ $usage == *MOUNTPOINT* && ${#command[@]} -eq 2 ]]; then
-        compopt -o filenames 2>/dev/null
+    if [[ $usage == *[A-Z]\|MOUNTPOINT* ]]; then
         _tensorport_reply "$cur" < <(_tensorport_mount_points)
-        [[ $usage == *[A-Z]\|MOUNTPOINT* || $cur == [!/]* ]] || return 0
+    elif [[ $usage == *MOUNTPOINT* && ${#command[@]} -eq 2 ]]; then
+        # not as file names, which readline would look at
+        _tensorport_reply "$cur" < <(_tensorport_mount_points | while IFS= read -r line; do
+            printf '%q\n' "$line"
+        done)
+        [[ $cur == [!/]* ]] || return 0
     fi
     [[ $usage == *[A-Z]* ]] && _tensorport_files -f "$cur"
 }

@@ -114,7 +114,16 @@ def bash_completes_the_command_of_run():
 
 @test
 def bash_offers_mount_points():
-    with Mount(checkpoint("tiny")) as mount:
+    with scratch() as folder, Mount(checkpoint("tiny")) as mount:
+        odd = folder / "it's odd"
+        odd.mkdir()
+        subprocess.run([MOUNT_PROGRAM, checkpoint("tiny"), odd], check=True)
+        try:
+            offered, = ask_bash(PROGRAM, "umount", str(folder))
+            words = subprocess.run(["bash", "-c", f"printf %s {offered}"], capture_output=True, text=True, check=True)
+            assert words.stdout == str(odd)
+        finally:
+            must("umount", odd)
         for command in "umount", "doctor":
             assert str(mount.path) in ask_bash(PROGRAM, command, str(mount.path)[:-2])
         os.kill(mount.pid, signal.SIGSTOP)  # nothing may look at it
