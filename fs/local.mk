@@ -51,14 +51,21 @@ tensorport_mount_LDADD = $(FS_LIBS) $(FUSE_LIBS) $(SYSTEMD_LIBS)
 bin_PROGRAMS += tensorport
 tensorport_SOURCES = \
 	fs/export/artifact.c fs/export/artifact.h \
+	fs/export/command_convert.c \
 	fs/export/command_inspect.c \
 	fs/export/commands.h \
+	fs/export/convert.c fs/export/convert.h \
 	fs/export/format_numpy.c \
 	fs/export/formats.c fs/export/formats.h \
+	fs/export/hashes.c fs/export/hashes.h \
+	fs/export/journal.c fs/export/journal.h \
+	fs/export/losses.c fs/export/losses.h \
 	fs/export/main.c \
-	fs/export/transpose.c fs/export/transpose.h
-tensorport_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS)
-tensorport_LDADD = libsynth.a $(FS_LIBS)
+	fs/export/transpose.c fs/export/transpose.h \
+	fs/export/writer.c fs/export/writer.h \
+	fs/export/writer_file.c fs/export/writer_file.h
+tensorport_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(XXHASH_CFLAGS) $(CRYPTO_CFLAGS)
+tensorport_LDADD = libsynth.a $(FS_LIBS) $(CRYPTO_LIBS)
 
 noinst_LIBRARIES += libsynth.a
 libsynth_a_SOURCES = \

@@ -10,6 +10,7 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *summary;
 } commands[] = {
+    {"convert", tp_command_convert, "write a checkpoint as .npy and other files"},
     {"inspect", tp_command_inspect, "list the tensors of a checkpoint"},
     {"synth", tp_command_synth, "write a synthetic checkpoint, to try things with"},
 };
