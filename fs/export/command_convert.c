@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 
 #include "fs/base/json_text.h"
@@ -58,6 +57,8 @@ static const struct tp_program program = {
     .options = options,
     .notes = "Interrupted or killed, it leaves only whole files, and continues with --resume.\n",
 };
+
+static const struct tp_log messages = {.program = "tensorport convert", .level = TP_LOG_WARNING};
 
 static int handle_own(struct command *command, const char *name, const char *value,
                       struct tp_error *error)
@@ -168,11 +169,18 @@ static uint64_t bytes_in(const struct tp_view *view)
     return total;
 }
 
+/* Of this program: getrusage() would count what ran before exec as well. */
 static uint64_t peak_memory(void)
 {
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return (uint64_t)usage.ru_maxrss * 1024;
+    FILE *stream = fopen("/proc/self/status", "re");
+    char line[256];
+    unsigned long long kibibytes = 0;
+    while (stream != NULL && fgets(line, sizeof line, stream) != NULL &&
+           sscanf(line, "VmHWM: %llu", &kibibytes) != 1)
+        continue;
+    if (stream != NULL)
+        fclose(stream);
+    return (uint64_t)kibibytes * 1024;
 }
 
 static void print_summary(const struct command *command, const struct tp_export_plan *plan,
@@ -233,18 +241,6 @@ static void print_plan(const struct tp_export_plan *plan)
 
 /* ---- the work ---- */
 
-static void warn_of_room(const struct command *command, const struct tp_export_plan *plan)
-{
-    uint64_t room = tp_convert_room(command->output);
-    char wanted[TP_AMOUNT_MAX], found[TP_AMOUNT_MAX];
-    if (room >= plan->total || command->resume)
-        return;
-    tp_format_bytes((double)plan->total, wanted);
-    tp_format_bytes((double)room, found);
-    fprintf(stderr, "%s: warning: %s: %s are to be written, %s are free\n", program.name,
-            command->output, wanted, found);
-}
-
 static int convert_plan(struct command *command, const struct tp_export_plan *plan,
                         const struct tp_view *exact, struct tp_error *error)
 {
@@ -257,7 +253,6 @@ static int convert_plan(struct command *command, const struct tp_export_plan *pl
     int rc = describe(command, &description);
     if (rc < 0)
         return tp_error_set(error, rc, "out of memory");
-    warn_of_room(command, plan);
     struct tp_convert_options convert = {
         .plan = plan,
         .output = command->output,
@@ -269,6 +264,7 @@ static int convert_plan(struct command *command, const struct tp_export_plan *pl
         .exact = exact,
         .progress = command->quiet ? TP_PROGRESS_NONE : command->progress,
         .stop = &command->stop,
+        .log = &messages,
     };
     rc = tp_convert(&convert, &totals, error);
     free(description);
@@ -300,13 +296,12 @@ static int convert_view(struct command *command, const struct tp_view *view, str
 
 static int convert(struct command *command, struct tp_error *error)
 {
-    const struct tp_log log = {.program = program.name, .level = TP_LOG_WARNING};
     struct tp_checkpoint *checkpoint;
     struct tp_view *view;
-    int rc = tp_checkpoint_open(command->input, &log, &checkpoint, error);
+    int rc = tp_checkpoint_open(command->input, &messages, &checkpoint, error);
     if (rc < 0)
         return rc;
-    rc = tp_view_new(checkpoint, &command->view.view, &log, &view, error);
+    rc = tp_view_new(checkpoint, &command->view.view, &messages, &view, error);
     if (rc == 0) {
         rc = convert_view(command, view, error);
         tp_view_free(view);

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,19 +26,15 @@ static const struct tp_artifact *find_artifact(const struct tp_export_plan *plan
     return NULL;
 }
 
-/* What we write beside the artifacts must not have the name of one of them. */
+/* The view keeps the names of the checksums free, but not that of the journal's folder. */
 static int check_names(const struct tp_convert_options *options, struct tp_error *error)
 {
-    const char *const taken[] = {TP_CONVERT_STATE, options->xxh3 ? xxh3_name : TP_CONVERT_STATE,
-                                 options->sha256 ? sha256_name : TP_CONVERT_STATE};
-    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) {
-        if (find_artifact(options->plan, taken[i]) != NULL)
-            return tp_error_set(error, -EEXIST,
-                                "%s: the checkpoint has a file called %s, as convert writes it; "
-                                "rename it, or use --no-checksum",
-                                options->plan->view->checkpoint->path, taken[i]);
-    }
-    return 0;
+    if (find_artifact(options->plan, TP_CONVERT_STATE) == NULL)
+        return 0;
+    return tp_error_set(error, -EEXIST,
+                        "%s: the checkpoint has a file called " TP_CONVERT_STATE
+                        ", which convert needs for itself; rename it",
+                        options->plan->view->checkpoint->path);
 }
 
 /* A folder without a journal is ours if its manifest is the very one we would write. */
@@ -152,6 +147,21 @@ static void sync_folders(const struct tp_convert_options *options, int folder)
     fsync(folder);
 }
 
+/* Not an error: a file system may compress, or share with the checkpoint. */
+static void warn_of_room(const struct tp_convert_options *options, const struct tp_journal *journal)
+{
+    struct statvfs system;
+    char wanted[TP_AMOUNT_MAX], found[TP_AMOUNT_MAX];
+    if (fstatvfs(journal->folder, &system) < 0)
+        return;
+    uint64_t room = (uint64_t)system.f_bavail * system.f_frsize;
+    tp_format_bytes((double)options->plan->total, wanted);
+    tp_format_bytes((double)room, found);
+    if (room < options->plan->total)
+        tp_log(options->log, TP_LOG_WARNING, "%s: %s are to be written, %s are free",
+               options->output, wanted, found);
+}
+
 static int write_all(const struct tp_convert_options *options, const struct tp_journal *journal,
                      struct tp_written *written, struct tp_write_totals *ret_totals,
                      struct tp_error *error)
@@ -183,6 +193,8 @@ static int convert(const struct tp_convert_options *options, struct tp_journal *
     int rc = journal->finished ? check_finished(options, journal->folder, error) : 0;
     if (rc == 0)
         rc = tp_journal_begin(options, journal, error);
+    if (rc == 0 && !journal->resumed && !journal->finished)
+        warn_of_room(options, journal);
     if (rc == 0)
         rc = write_all(options, journal, written, ret_totals, error);
     if (rc == 0)
@@ -212,15 +224,4 @@ int tp_convert(const struct tp_convert_options *options, struct tp_write_totals 
     if (rc == 0)
         *ret_totals = totals;
     return rc;
-}
-
-uint64_t tp_convert_room(const char *output)
-{
-    struct statvfs system;
-    char *copy = strdup(output);
-    uint64_t room = UINT64_MAX;
-    if (copy != NULL && (statvfs(output, &system) == 0 || statvfs(dirname(copy), &system) == 0))
-        room = (uint64_t)system.f_bavail * system.f_frsize;
-    free(copy);
-    return room;
 }

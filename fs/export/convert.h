@@ -15,6 +15,7 @@
 #include <stddef.h>
 
 #include "decode/error.h"
+#include "fs/base/log.h"
 #include "fs/base/progress.h"
 #include "fs/base/stop.h"
 #include "fs/export/artifact.h"
@@ -33,14 +34,12 @@ struct tp_convert_options {
     const struct tp_view *exact; /* see tp_write_options */
     enum tp_progress_style progress;
     const struct tp_stop *stop;
+    const struct tp_log *log; /* gets a warning when the disk has no room */
 };
 
 /* Converts. -EEXIST and the like when the folder holds something else, -EINTR when `stop` wants it,
  * otherwise what writing gives; see tp_write_artifacts(). */
 int tp_convert(const struct tp_convert_options *options, struct tp_write_totals *ret_totals,
                struct tp_error *error);
-
-/* The free bytes where the output is or will be; UINT64_MAX if that cannot be told. */
-uint64_t tp_convert_room(const char *output);
 
 #endif

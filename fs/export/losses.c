@@ -9,20 +9,44 @@ static bool may_lose(const struct tp_segment *segment)
            segment->content->kind != TP_CONTENT_COPY;
 }
 
-/* Elements [first, end) of a tensor. */
-static int count(const struct tp_content *exact, uint64_t first, uint64_t end, float *room,
-                 uint64_t *overflowed, uint64_t *became_zero)
+/* Elements [first, first + n) of a tensor that float32 holds exactly. */
+static int count_float32(const struct tp_content *exact, uint64_t first, size_t n, float *room,
+                         uint64_t *overflowed, uint64_t *became_zero)
 {
-    uint64_t over = 0, zero = 0;
-    size_t n = (size_t)(end - first);
     int rc =
         tp_content_read(exact, exact->head_length + first * sizeof *room, n * sizeof *room, room);
-    if (rc < 0)
-        return rc;
-    tp_count_float16_losses(room, n, &over, &zero);
-    *overflowed += over;
-    *became_zero += zero;
-    return 0;
+    if (rc == 0)
+        tp_count_float16_losses(room, n, overflowed, became_zero);
+    return rc;
+}
+
+/* The same of float64, in halves: the room is made for float32. */
+static int count_float64(const struct tp_tensor *stored, uint64_t first, size_t n, float *room,
+                         uint64_t *overflowed, uint64_t *became_zero)
+{
+    struct tp_value_statistics statistics = {0};
+    size_t half = (n + 1) / 2;
+    int rc = 0;
+    for (size_t now; rc == 0 && n > 0; first += now, n -= now) {
+        now = n < half ? n : half;
+        rc = tp_source_read(stored->shard, room, now * sizeof(double),
+                            stored->offset + first * sizeof(double));
+        if (rc == 0)
+            tp_value_statistics_add(&statistics, TP_F64, room, now);
+    }
+    *overflowed += statistics.float16_overflows;
+    *became_zero += statistics.float16_zeros;
+    return rc;
+}
+
+static int count(const struct tp_view_tensor *tensor, const struct tp_content *exact,
+                 uint64_t first, uint64_t end, float *room, uint64_t *overflowed,
+                 uint64_t *became_zero)
+{
+    size_t n = (size_t)(end - first);
+    if (tensor->stored != NULL && tensor->stored->dtype == TP_F64)
+        return count_float64(tensor->stored, first, n, room, overflowed, became_zero);
+    return count_float32(exact, first, n, room, overflowed, became_zero);
 }
 
 int tp_count_losses(const struct tp_artifact *artifact, uint64_t offset, size_t length,
@@ -41,8 +65,8 @@ int tp_count_losses(const struct tp_artifact *artifact, uint64_t offset, size_t 
             uint64_t head = segment->kind == TP_SEGMENT_CONTENT ? segment->content->head_length : 0;
             begin = begin > head ? begin - head : 0;
             end = end > head ? end - head : 0;
-            int rc = count(&exact->files[segment->tensor - view->tensors].content, (begin + 1) / 2,
-                           (end + 1) / 2, room, overflowed, became_zero);
+            int rc = count(segment->tensor, &exact->files[segment->tensor - view->tensors].content,
+                           (begin + 1) / 2, (end + 1) / 2, room, overflowed, became_zero);
             if (rc < 0)
                 return rc;
         }

@@ -5,7 +5,7 @@
 #include "fs/export/artifact.h"
 
 /* Adds the losses of the values whose first byte lies in [offset, offset + length) of the artifact.
- * `exact` is the same view as float32; `room` has space for length / 2 + 1 values. Ranges that
+ * `exact` is the same view as float32; `room` has space for length / 2 + 2 values. Ranges that
  * follow each other count each value once; which one is counted with which range is left open for
  * transposed tensors. -EIO. */
 int tp_count_losses(const struct tp_artifact *artifact, uint64_t offset, size_t length,

@@ -35,7 +35,7 @@ int tp_writer_room_init(struct tp_writer_room *room, const struct tp_write_optio
     if (options->check)
         room->there = malloc(TP_WRITER_PIECE);
     if (options->exact != NULL)
-        room->exact = malloc((TP_WRITER_PIECE / sizeof(uint16_t) + 1) * sizeof *room->exact);
+        room->exact = malloc((TP_WRITER_PIECE / sizeof(uint16_t) + 2) * sizeof *room->exact);
     if (room->made != NULL && (room->there != NULL || !options->check) &&
         (room->exact != NULL || options->exact == NULL))
         return 0;

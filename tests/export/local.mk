@@ -1,6 +1,7 @@
 # The commands of `tensorport`, used as a user would, against the readers that their output is for.
 # They share the harness of tests/mount and what that needs.
-EXPORT_TESTS =
+EXPORT_TESTS = \
+	tests/export/test_convert.py
 
 EXTRA_DIST += \
 	$(EXPORT_TESTS) \
