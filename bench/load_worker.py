@@ -96,4 +96,5 @@ def main():
     print(json.dumps({"figures": figures, "faults": [side["faults"] for side in sides]}))
 
 
-main()
+if __name__ == "__main__":
+    main()

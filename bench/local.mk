@@ -16,6 +16,8 @@ EXTRA_DIST += \
 	bench/bench.py \
 	bench/checkpoints.py \
 	bench/codec.py \
+	bench/convert_worker.py \
+	bench/exports.py \
 	bench/load_worker.py \
 	bench/loads.py \
 	bench/machine.py \

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Callable
 
 import codec
+import exports
 import loads
 import model
 import reads
@@ -46,6 +47,9 @@ CASES = [
     Case("copied", loads.copied),
     Case("converted", loads.converted),
     Case("page-faults", loads.page_faults),
+    Case("convert", exports.convert),
+    Case("convert-disk", exports.convert_to_disk),
+    Case("verify", exports.verify),
 ]
 
 

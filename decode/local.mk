@@ -16,7 +16,14 @@ libdecode_a_SOURCES = \
 	decode/range.c \
 	decode/range.h \
 	decode/safetensors.c \
-	decode/safetensors.h
+	decode/safetensors.h \
+	decode/value_kernels.inc \
+	decode/value_kernels_base.c \
+	decode/value_statistics.c \
+	decode/value_statistics.h \
+	decode/value_tables.h
+# Statistics are the same bits everywhere: no fused multiply-adds.
+libdecode_a_CFLAGS = $(AM_CFLAGS) -ffp-contract=off
 
 # Objects that everything above decode/ links; one library per instruction set beside the
 # portable one, because only those files may use its instructions.
@@ -24,10 +31,10 @@ DECODE_LIBS = libdecode.a
 
 if BUILD_X86
 noinst_LIBRARIES += libdecode_avx2.a libdecode_avx512.a
-libdecode_avx2_a_SOURCES = decode/codec_avx2.c
-libdecode_avx2_a_CFLAGS = $(AM_CFLAGS) -mavx2 -mf16c -mfma -mbmi2
-libdecode_avx512_a_SOURCES = decode/codec_avx512.c
-libdecode_avx512_a_CFLAGS = $(AM_CFLAGS) -mavx512f -mavx512bw -mavx512vl -mavx512dq
+libdecode_avx2_a_SOURCES = decode/codec_avx2.c decode/value_kernels_avx2.c
+libdecode_avx2_a_CFLAGS = $(AM_CFLAGS) -ffp-contract=off -mavx2 -mf16c -mfma -mbmi2
+libdecode_avx512_a_SOURCES = decode/codec_avx512.c decode/value_kernels_avx512.c
+libdecode_avx512_a_CFLAGS = $(AM_CFLAGS) -ffp-contract=off -mavx512f -mavx512bw -mavx512vl -mavx512dq
 DECODE_LIBS += libdecode_avx2.a libdecode_avx512.a
 endif
 if BUILD_NEON

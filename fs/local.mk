@@ -53,12 +53,14 @@ bin_PROGRAMS += tensorport
 tensorport_SOURCES = \
 	fs/export/artifact.c fs/export/artifact.h \
 	fs/export/columns.c fs/export/columns.h \
+	fs/export/command_convert.c \
 	fs/export/command_doctor.c \
 	fs/export/command_inspect.c \
 	fs/export/command_mounts.c \
 	fs/export/command_run.c \
 	fs/export/command_umount.c \
 	fs/export/commands.h \
+	fs/export/convert.c fs/export/convert.h \
 	fs/export/doctor.c fs/export/doctor.h \
 	fs/export/doctor_memory.c \
 	fs/export/doctor_model.c \
@@ -66,15 +68,20 @@ tensorport_SOURCES = \
 	fs/export/doctor_system.c \
 	fs/export/format_numpy.c \
 	fs/export/formats.c fs/export/formats.h \
+	fs/export/hashes.c fs/export/hashes.h \
+	fs/export/journal.c fs/export/journal.h \
 	fs/export/keeper.c fs/export/keeper.h \
+	fs/export/losses.c fs/export/losses.h \
 	fs/export/main.c \
 	fs/export/mount_probe.c fs/export/mount_probe.h \
 	fs/export/mount_users.c fs/export/mount_users.h \
 	fs/export/programs.c fs/export/programs.h \
-	fs/export/transpose.c fs/export/transpose.h
+	fs/export/transpose.c fs/export/transpose.h \
+	fs/export/writer.c fs/export/writer.h \
+	fs/export/writer_file.c fs/export/writer_file.h
 tensorport_CPPFLAGS = $(AM_CPPFLAGS) -DTP_BINDIR='"$(bindir)"' -DTP_SBINDIR='"$(sbindir)"'
-tensorport_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS)
-tensorport_LDADD = libsynth.a $(FS_LIBS)
+tensorport_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(XXHASH_CFLAGS) $(CRYPTO_CFLAGS)
+tensorport_LDADD = libsynth.a $(FS_LIBS) $(CRYPTO_LIBS)
 
 noinst_LIBRARIES += libsynth.a
 libsynth_a_SOURCES = \

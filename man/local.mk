@@ -1,4 +1,5 @@
 dist_man_MANS = \
+	man/tensorport-convert.1 \
 	man/tensorport-doctor.1 \
 	man/tensorport-inspect.1 \
 	man/tensorport-manifest.5 \

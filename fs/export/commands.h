@@ -3,6 +3,7 @@
 #ifndef TENSORPORT_FS_EXPORT_COMMANDS_H
 #define TENSORPORT_FS_EXPORT_COMMANDS_H
 
+int tp_command_convert(int argc, char **argv);
 int tp_command_doctor(int argc, char **argv);
 int tp_command_inspect(int argc, char **argv);
 int tp_command_mounts(int argc, char **argv);

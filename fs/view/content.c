@@ -1,6 +1,5 @@
 #include "fs/view/content.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 #include "decode/range.h"
@@ -88,6 +87,16 @@ int tp_content_read(const struct tp_content *content, uint64_t offset, size_t le
         length -= from_head;
     }
     return length == 0 ? 0 : read_data(content, offset - content->head_length, length, at);
+}
+
+bool tp_content_stored(const struct tp_content *content, uint64_t offset,
+                       struct tp_source **ret_source, uint64_t *ret_offset)
+{
+    if (content->kind != TP_CONTENT_COPY || offset < content->head_length)
+        return false;
+    *ret_source = content->source;
+    *ret_offset = content->offset + (offset - content->head_length);
+    return true;
 }
 
 /* The source bytes behind a range of the file; false when there are none. */

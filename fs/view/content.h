@@ -9,6 +9,7 @@
 #ifndef TENSORPORT_FS_VIEW_CONTENT_H
 #define TENSORPORT_FS_VIEW_CONTENT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,6 +42,11 @@ static inline uint64_t tp_content_size(const struct tp_content *content)
 /* Writes the bytes [offset, offset + length) to `target`; the range lies inside the file.
  * 0, or -EIO when the source is not what it was. Thread-safe. */
 int tp_content_read(const struct tp_content *content, uint64_t offset, size_t length, void *target);
+
+/* Where the byte `offset` of the file lies in the checkpoint as it is, and those behind it: false
+ * for heads and for what is decoded. Whoever reads there himself calls tp_source_verify() after. */
+bool tp_content_stored(const struct tp_content *content, uint64_t offset,
+                       struct tp_source **ret_source, uint64_t *ret_offset);
 
 /* Tells the kernel that the source bytes behind that range have been delivered. */
 void tp_content_forget(const struct tp_content *content, uint64_t offset, size_t length);

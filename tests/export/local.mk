@@ -2,6 +2,7 @@
 # They share the harness of tests/mount and what that needs.
 EXPORT_TESTS = \
 	tests/export/test_completion.py \
+	tests/export/test_convert.py \
 	tests/export/test_doctor.py \
 	tests/export/test_help.py \
 	tests/export/test_mounts.py \

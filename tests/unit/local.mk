@@ -24,7 +24,8 @@ unit_tests = \
 	tests/unit/test-names \
 	tests/unit/test-npy \
 	tests/unit/test-options \
-	tests/unit/test-safetensors
+	tests/unit/test-safetensors \
+	tests/unit/test-value-statistics
 check_PROGRAMS += $(unit_tests)
 TESTS += $(unit_tests)
 
@@ -70,6 +71,10 @@ tests_unit_test_options_LDADD = $(FS_LIBS) $(CRITERION_LIBS)
 tests_unit_test_safetensors_SOURCES = tests/unit/read_file.h tests/unit/test_safetensors.c
 tests_unit_test_safetensors_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_safetensors_LDADD = $(UNIT_LIBS)
+
+tests_unit_test_value_statistics_SOURCES = tests/unit/test_value_statistics.c
+tests_unit_test_value_statistics_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_value_statistics_LDADD = $(UNIT_LIBS)
 else
 TESTS += tests/unit/criterion-is-missing
 endif
