@@ -80,12 +80,12 @@ static int make_text(const struct tp_convert_options *options, char **ret_text, 
 /* The length of the first `n` lines. */
 static size_t lines(const char *text, size_t n)
 {
-    const char *at = text;
-    for (; n > 0 && at != NULL; n--) {
-        at = strchr(at, '\n');
-        at = at == NULL ? NULL : at + 1;
+    size_t length = 0;
+    for (; n > 0; n--) {
+        length += strcspn(text + length, "\n");
+        length += text[length] == '\n';
     }
-    return at == NULL ? strlen(text) : (size_t)(at - text);
+    return length;
 }
 
 static int compare(const struct tp_convert_options *options, const char *found, const char *wanted,
