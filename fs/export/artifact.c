@@ -123,7 +123,7 @@ void tp_artifact_scratch_clear(struct tp_artifact_scratch *scratch)
     free(scratch->blocks);
     free(scratch->scales);
     free(scratch->strip_bytes);
-    *scratch = (struct tp_artifact_scratch){0};
+    *scratch = (struct tp_artifact_scratch){.panel_max = scratch->panel_max};
 }
 
 int tp_export_plan_add(struct tp_export_plan *plan, const char *path,

@@ -10,6 +10,7 @@
 #ifndef TENSORPORT_FS_EXPORT_ARTIFACT_H
 #define TENSORPORT_FS_EXPORT_ARTIFACT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,11 +44,15 @@ struct tp_artifact {
 /* A thread's room for what it makes ranges from; zeroed at first. It remembers what it holds, so
  * ranges made in order cost the least. */
 struct tp_artifact_scratch {
+    size_t panel_max; /* most bytes of blocks to hold of a matrix; 0: the default, 16 MiB */
+
     const struct tp_segment *segment; /* whose matrix is held; NULL: none */
     uint64_t matrix;                  /* which of its matrices */
-    uint8_t *blocks, *scales;         /* the matrix as stored, or one block of each row */
+    uint64_t panel;                   /* which part of it, if it is larger than panel_max */
+    uint8_t *blocks, *scales;         /* the part as stored */
     size_t block_capacity, scale_capacity;
-    uint64_t strip; /* which 32 columns of it are decoded */
+    bool has_strip;
+    uint64_t strip; /* which 32 columns of the matrix are decoded */
     uint8_t *strip_bytes;
     size_t strip_capacity;
 };

@@ -5,6 +5,9 @@
 
 #include "fs/export/artifact.h"
 
+/* Rows of a matrix that can be transposed: a decoded strip then has at most 64 MiB. */
+#define TP_TRANSPOSE_ROWS_MAX (UINT64_C(1) << 19)
+
 /* Makes the bytes [offset, offset + length) of a TP_SEGMENT_TRANSPOSED. -EIO, -ENOMEM. */
 int tp_transpose_read(const struct tp_segment *segment, uint64_t offset, size_t length,
                       void *target, struct tp_artifact_scratch *scratch);
