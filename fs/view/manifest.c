@@ -32,41 +32,95 @@ static void add_source(cJSON *object, const struct tp_view_tensor *tensor)
     add_tensor_source(cJSON_AddObjectToObject(source, "scales"), tensor->pair->scales);
 }
 
-static cJSON *describe(const struct tp_view_file *file)
+/* Where the data is in the file, if that is a container. */
+static void add_runs(cJSON *object, const struct tp_manifest_place *place)
+{
+    if (place->n_runs == 1) {
+        tp_json_add_unsigned(object, "offset", place->runs[0].offset);
+        return;
+    }
+    cJSON *chunks = cJSON_AddArrayToObject(object, "chunks");
+    for (size_t i = 0; i < place->n_runs; i++) {
+        cJSON *run = cJSON_CreateObject();
+        tp_json_add_unsigned(run, "offset", place->runs[i].offset);
+        tp_json_add_unsigned(run, "nbytes", place->runs[i].nbytes);
+        cJSON_AddItemToArray(chunks, run);
+    }
+}
+
+/* A transposed tensor has its last two dimensions exchanged. */
+static void add_shape(cJSON *object, const struct tp_view_tensor *tensor, bool transposed)
+{
+    cJSON *shape = cJSON_AddArrayToObject(object, "shape");
+    for (size_t i = 0; i < tensor->rank; i++) {
+        bool swapped = transposed && i + 2 >= tensor->rank;
+        size_t from = swapped ? 2 * tensor->rank - 3 - i : i;
+        cJSON_AddItemToArray(shape, tp_json_unsigned_item(tensor->shape[from]));
+    }
+}
+
+static cJSON *describe(const struct tp_view_file *file, const struct tp_manifest_place *place)
 {
     const struct tp_view_tensor *tensor = file->tensor;
     char path[TP_FILE_PATH_MAX];
     tp_view_file_path(file, path);
+    const char *where = place != NULL ? place->file : path;
     cJSON *object = cJSON_CreateObject();
     tp_json_add_text(object, "name", tensor->name, tensor->name_length);
-    tp_json_add_text(object, "file", path, strlen(path));
-    cJSON *shape = cJSON_AddArrayToObject(object, "shape");
-    for (size_t i = 0; i < tensor->rank; i++)
-        cJSON_AddItemToArray(shape, tp_json_unsigned_item(tensor->shape[i]));
+    tp_json_add_text(object, "file", where, strlen(where));
+    if (place != NULL)
+        add_runs(object, place);
+    add_shape(object, tensor, place != NULL && place->transposed);
+    if (place != NULL && place->transposed)
+        cJSON_AddTrueToObject(object, "transposed");
     cJSON_AddStringToObject(object, "dtype", tensor->dtype_name);
     tp_json_add_unsigned(object, "nbytes", file->content.data_length);
     add_source(object, tensor);
     return object;
 }
 
+static bool has_members(const cJSON *object, size_t n)
+{
+    return (size_t)cJSON_GetArraySize(object) == n;
+}
+
+static bool has_all_runs(const cJSON *object, const struct tp_manifest_place *place)
+{
+    const cJSON *chunks = cJSON_GetObjectItem(object, "chunks"), *run;
+    if (place == NULL || place->n_runs == 1)
+        return true;
+    cJSON_ArrayForEach(run, chunks)
+    {
+        if (!has_members(run, 2))
+            return false;
+    }
+    return has_members(chunks, place->n_runs);
+}
+
 /* cJSON leaves out what it has no memory for, and says nothing. */
-static bool is_whole(const cJSON *object, const struct tp_view_tensor *tensor)
+static bool is_whole(const cJSON *object, const struct tp_view_tensor *tensor,
+                     const struct tp_manifest_place *place)
 {
     enum { FIELDS = 6, SOURCE_FIELDS = 4 };
     const cJSON *source = cJSON_GetObjectItem(object, "source");
-    bool whole = cJSON_GetArraySize(object) == FIELDS &&
-                 (size_t)cJSON_GetArraySize(cJSON_GetObjectItem(object, "shape")) == tensor->rank;
+    size_t fields = FIELDS + (place == NULL ? 0 : place->transposed ? 2 : 1);
+    bool whole = has_members(object, fields) &&
+                 has_members(cJSON_GetObjectItem(object, "shape"), tensor->rank) &&
+                 has_all_runs(object, place);
     if (tensor->pair == NULL)
-        return whole && cJSON_GetArraySize(source) == SOURCE_FIELDS;
-    return whole && cJSON_GetArraySize(cJSON_GetObjectItem(source, "blocks")) == SOURCE_FIELDS &&
-           cJSON_GetArraySize(cJSON_GetObjectItem(source, "scales")) == SOURCE_FIELDS;
+        return whole && has_members(source, SOURCE_FIELDS);
+    return whole && has_members(cJSON_GetObjectItem(source, "blocks"), SOURCE_FIELDS) &&
+           has_members(cJSON_GetObjectItem(source, "scales"), SOURCE_FIELDS);
 }
 
-static int print_tensors(const struct tp_view *view, FILE *stream)
+static int print_tensors(const struct tp_view *view, const struct tp_manifest_place *places,
+                         FILE *stream)
 {
     for (size_t i = 0; i < view->n_tensors; i++) {
-        cJSON *object = describe(&view->files[i]);
-        char *line = is_whole(object, &view->tensors[i]) ? cJSON_PrintUnformatted(object) : NULL;
+        const struct tp_manifest_place *place = places != NULL ? &places[i] : NULL;
+        cJSON *object = describe(&view->files[i], place);
+        char *line =
+            is_whole(object, &view->tensors[i], place) ? cJSON_PrintUnformatted(object) : NULL;
         cJSON_Delete(object);
         if (line == NULL)
             return -ENOMEM;
@@ -88,13 +142,16 @@ static int print_name(const struct tp_checkpoint *checkpoint, FILE *stream)
     return 0;
 }
 
-int tp_manifest_write(const struct tp_view *view, char **ret_text, size_t *ret_length)
+int tp_manifest_write(const struct tp_view *view, const char *format,
+                      const struct tp_manifest_place *places, char **ret_text, size_t *ret_length)
 {
     struct tp_text text;
     int rc = tp_text_open(&text);
     if (rc < 0)
         return rc;
     rc = print_name(view->checkpoint, text.stream);
+    if (format != NULL)
+        fprintf(text.stream, "  \"format\": \"%s\",\n", format);
     fprintf(text.stream,
             "  \"precision\": \"%s\",\n  \"mxfp4\": \"%s\",\n  \"shard_size\": %" PRIu64
             ",\n  \"total_size\": %" PRIu64 ",\n  \"total_parameters\": %" PRIu64
@@ -102,7 +159,7 @@ int tp_manifest_write(const struct tp_view *view, char **ret_text, size_t *ret_l
             tp_precision_names[view->options.precision], tp_mxfp4_names[view->options.packed],
             view->options.shard_size, view->total_size, view->total_parameters);
     if (rc == 0)
-        rc = print_tensors(view, text.stream);
+        rc = print_tensors(view, places, text.stream);
     fputs(view->n_tensors > 0 ? "\n  ]\n}\n" : "]\n}\n", text.stream);
     return tp_text_close(&text, rc, ret_text, ret_length);
 }

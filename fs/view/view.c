@@ -283,7 +283,7 @@ static int fill_shards(struct tp_view *view, const struct tp_log *log, struct tp
 static int add_manifest(struct tp_view *view, struct tp_error *error)
 {
     size_t length;
-    if (tp_manifest_write(view, &view->manifest, &length) < 0)
+    if (tp_manifest_write(view, NULL, NULL, &view->manifest, &length) < 0)
         return out_of_memory(error);
     view->files[view->n_files++] = (struct tp_view_file){
         .name = manifest_name,
