@@ -60,16 +60,21 @@ tensorport_SOURCES = \
 	fs/export/command_run.c \
 	fs/export/command_umount.c \
 	fs/export/commands.h \
+	fs/export/container.c fs/export/container.h \
 	fs/export/convert.c fs/export/convert.h \
 	fs/export/doctor.c fs/export/doctor.h \
 	fs/export/doctor_memory.c \
 	fs/export/doctor_model.c \
 	fs/export/doctor_mounts.c \
 	fs/export/doctor_system.c \
+	fs/export/format_msgpack.c \
 	fs/export/format_numpy.c \
+	fs/export/format_pickle.c \
+	fs/export/format_safetensors.c \
 	fs/export/formats.c fs/export/formats.h \
 	fs/export/hashes.c fs/export/hashes.h \
 	fs/export/journal.c fs/export/journal.h \
+	fs/export/json_edit.c fs/export/json_edit.h \
 	fs/export/keeper.c fs/export/keeper.h \
 	fs/export/losses.c fs/export/losses.h \
 	fs/export/main.c \

@@ -315,6 +315,8 @@ static int convert(struct command *command, struct tp_error *error)
 static int run(struct command *command, struct tp_error *error)
 {
     clock_gettime(CLOCK_MONOTONIC, &command->start);
+    if (!command->precision_given)
+        command->view.view.precision = tp_export_default_precision(command->format);
     if (command->workers == 0)
         command->workers = tp_workers_default();
     tp_stop_hold(&command->stop);

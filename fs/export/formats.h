@@ -17,6 +17,10 @@ enum tp_export_format {
 /* The names for --format, NULL at the end, in the order of the enum. */
 extern const char *const tp_export_format_names[];
 
+/* What is written when no precision is asked for: for safetensors that of the checkpoint, since
+ * its readers know all types; for the others that of the mount. */
+enum tp_precision tp_export_default_precision(enum tp_export_format format);
+
 /* Plans all artifacts of `view`, which must outlive the plan. On failure the plan is empty. */
 int tp_export_plan_new(const struct tp_view *view, enum tp_export_format format,
                        struct tp_export_plan *ret_plan, struct tp_error *error);
@@ -24,5 +28,11 @@ int tp_export_plan_new(const struct tp_view *view, enum tp_export_format format,
 /* One for each format: they add to an empty plan, and leave clearing it to the caller. */
 int tp_plan_numpy_direct(const struct tp_view *view, struct tp_export_plan *plan,
                          struct tp_error *error);
+int tp_plan_msgpack(const struct tp_view *view, struct tp_export_plan *plan,
+                    struct tp_error *error);
+int tp_plan_jax_pickle(const struct tp_view *view, struct tp_export_plan *plan,
+                       struct tp_error *error);
+int tp_plan_safetensors(const struct tp_view *view, struct tp_export_plan *plan,
+                        struct tp_error *error);
 
 #endif

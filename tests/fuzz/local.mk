@@ -6,6 +6,7 @@
 #     mkdir found && ./fuzz-json found tests/fuzz/corpus/json
 replay_tests = \
 	tests/fuzz/replay-json \
+	tests/fuzz/replay-json-edit \
 	tests/fuzz/replay-npy \
 	tests/fuzz/replay-safetensors
 check_PROGRAMS += $(replay_tests)
@@ -15,6 +16,11 @@ EXTRA_DIST += tests/fuzz/corpus
 tests_fuzz_replay_json_SOURCES = tests/fuzz/fuzz_json.c tests/fuzz/replay.c
 tests_fuzz_replay_json_CPPFLAGS = $(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/json"'
 tests_fuzz_replay_json_LDADD = $(DECODE_LIBS)
+
+tests_fuzz_replay_json_edit_SOURCES = \
+	fs/export/json_edit.c tests/fuzz/fuzz_json_edit.c tests/fuzz/replay.c
+tests_fuzz_replay_json_edit_CPPFLAGS = $(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/json"'
+tests_fuzz_replay_json_edit_LDADD = $(DECODE_LIBS)
 
 tests_fuzz_replay_npy_SOURCES = tests/fuzz/fuzz_npy.c tests/fuzz/replay.c
 tests_fuzz_replay_npy_CPPFLAGS = $(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/npy"'
