@@ -4,14 +4,32 @@ EXPORT_TESTS = \
 	tests/export/test_completion.py \
 	tests/export/test_convert.py \
 	tests/export/test_doctor.py \
+	tests/export/test_formats.py \
+	tests/export/test_formats_edges.py \
 	tests/export/test_help.py \
 	tests/export/test_mounts.py \
 	tests/export/test_run.py
 
 EXTRA_DIST += \
 	$(EXPORT_TESTS) \
+	tests/export/formats.py \
 	tests/export/support.py
 
 if PYTHON_TESTS
+check_PROGRAMS += tests/export/plan-dump
+tests_export_plan_dump_SOURCES = \
+	fs/export/artifact.c \
+	fs/export/container.c \
+	fs/export/format_msgpack.c \
+	fs/export/format_numpy.c \
+	fs/export/format_pickle.c \
+	fs/export/format_safetensors.c \
+	fs/export/formats.c \
+	fs/export/json_edit.c \
+	fs/export/tile.c \
+	fs/export/transpose.c \
+	tests/export/plan_dump.c
+tests_export_plan_dump_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS)
+tests_export_plan_dump_LDADD = $(FS_LIBS)
 TESTS += $(EXPORT_TESTS)
 endif
