@@ -143,9 +143,7 @@ static int take_piece(struct job *job, struct file **current, struct piece *ret_
         file = find_largest_rest(job);
     if (file == NULL)
         return 0;
-    uint64_t left = file->file.artifact->size - file->taken;
-    *ret_piece = (struct piece){file, file->taken,
-                                left < TP_WRITER_PIECE ? (size_t)left : (size_t)TP_WRITER_PIECE};
+    *ret_piece = (struct piece){file, file->taken, tp_writer_piece(&file->file, file->taken)};
     file->taken += ret_piece->length;
     file->in_flight++;
     *current = file;

@@ -31,11 +31,11 @@ static int fail(const struct tp_writer_file *file, const struct tp_write_options
 
 int tp_writer_room_init(struct tp_writer_room *room, const struct tp_write_options *options)
 {
-    *room = (struct tp_writer_room){.made = malloc(TP_WRITER_PIECE)};
+    *room = (struct tp_writer_room){.made = malloc(TP_WRITER_PIECE_MAX)};
     if (options->check)
-        room->there = malloc(TP_WRITER_PIECE);
+        room->there = malloc(TP_WRITER_PIECE_MAX);
     if (options->exact != NULL)
-        room->exact = malloc((TP_WRITER_PIECE / sizeof(uint16_t) + 2) * sizeof *room->exact);
+        room->exact = malloc((TP_WRITER_PIECE_MAX / sizeof(uint16_t) + 2) * sizeof *room->exact);
     if (room->made != NULL && (room->there != NULL || !options->check) &&
         (room->exact != NULL || options->exact == NULL))
         return 0;
@@ -111,6 +111,15 @@ void tp_writer_abandon(struct tp_writer_file *file, const struct tp_write_option
 }
 
 /* ---- pieces ---- */
+
+size_t tp_writer_piece(const struct tp_writer_file *file, uint64_t offset)
+{
+    uint64_t left = file->artifact->size - offset;
+    size_t most = TP_WRITER_PIECE;
+    if (left > 0 && tp_artifact_segment(file->artifact, offset)->kind == TP_SEGMENT_TRANSPOSED)
+        most = TP_WRITER_PIECE_MAX;
+    return left < most ? (size_t)left : most;
+}
 
 /* The source bytes that a piece is, if all of it is copied from one file. */
 static bool find_stored(const struct tp_writer_file *file, uint64_t offset, size_t length,

@@ -24,13 +24,15 @@ struct tp_writer_abilities {
 /* What a worker needs. */
 struct tp_writer_room {
     struct tp_artifact_scratch scratch;
-    uint8_t *made;  /* [TP_WRITER_PIECE] */
-    uint8_t *there; /* [TP_WRITER_PIECE], when checking */
-    float *exact;   /* [TP_WRITER_PIECE / 2], when counting what float16 loses */
+    uint8_t *made;  /* [TP_WRITER_PIECE_MAX] */
+    uint8_t *there; /* [TP_WRITER_PIECE_MAX], when checking */
+    float *exact;   /* [TP_WRITER_PIECE_MAX / 2], when counting what float16 loses */
 };
 
-/* Bytes worked on at a time: made, hashed and written while they are in the processor's cache. */
-enum { TP_WRITER_PIECE = 512 << 10 };
+/* Bytes worked on at a time: made, hashed and written while they are in the processor's cache. Of a
+ * transposed tensor several strips of a matrix, because those at both ends are made twice. */
+enum { TP_WRITER_PIECE = 512 << 10, TP_WRITER_PIECE_MAX = 4 << 20 };
+size_t tp_writer_piece(const struct tp_writer_file *file, uint64_t offset);
 
 int tp_writer_room_init(struct tp_writer_room *room, const struct tp_write_options *options);
 void tp_writer_room_clear(struct tp_writer_room *room);

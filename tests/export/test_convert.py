@@ -304,11 +304,13 @@ def slow_conversion(source, out, *options):
 
 @test
 def killed_at_any_moment_it_resumes():
-    """SIGKILL, at least 60 times; what comes out at last is what an undisturbed run writes."""
+    """SIGKILL, at least 100 times; what comes out at last is what an undisturbed run writes."""
     chance, kills = random.Random(SEED), 0
     with scratch() as folder:
         source = write_shards(folder / "in", Generator(SEED).shards(2, 60, 6))
-        for model, options in ((source, ["--sha256"]), (TINY, []), (TINY, ["--no-checksum", "-p", "source"])):
+        for model, options in ((source, ["--sha256"]), (TINY, []), (TINY, ["--no-checksum", "-p", "source"]),
+                               (TINY, ["--format", "safetensors", "--shard-size", "0.001"]),
+                               (TINY, ["--format", "msgpack"])):
             expected = folder / f"expected{kills}"
             start = time.monotonic()
             must("convert", model, expected, *options)
@@ -335,7 +337,7 @@ def killed_at_any_moment_it_resumes():
                 check_same(out, expected)
                 shutil.rmtree(out)
             kills += rounds
-    assert kills >= 60
+    assert kills >= 100
 
 
 @test
