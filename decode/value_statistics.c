@@ -185,6 +185,15 @@ static void add_float32(struct tp_value_statistics *statistics, const uint8_t *b
     }
 }
 
+/* Nothing converts complex numbers to float16, so nothing is lost. */
+static void add_complex(struct tp_value_statistics *statistics, const uint8_t *bytes, size_t n)
+{
+    const uint64_t overflows = statistics->float16_overflows, zeros = statistics->float16_zeros;
+    add_float32(statistics, bytes, 2 * n);
+    statistics->float16_overflows = overflows;
+    statistics->float16_zeros = zeros;
+}
+
 void tp_count_float16_losses(const float *values, size_t n, uint64_t *overflowed,
                              uint64_t *became_zero)
 {
@@ -339,7 +348,7 @@ void tp_value_statistics_add(struct tp_value_statistics *statistics, enum tp_dty
     if (dtype == TP_F32)
         add_float32(statistics, values, n);
     else if (dtype == TP_C64)
-        add_float32(statistics, values, 2 * n);
+        add_complex(statistics, values, n);
     else if (dtype == TP_F64)
         add_float64(statistics, values, n);
     else

@@ -33,7 +33,7 @@ struct tp_value_statistics {
     uint64_t n; /* values; a complex one counts as two */
     uint64_t zeros, nans, infinities;
     /* What float16, rounded to nearest even, makes infinite or zero of the finite values that are
-     * not zero; of floating-point values only. */
+     * not zero; of real floating-point values only. */
     uint64_t float16_overflows, float16_zeros;
     /* Of the finite values, valid when moments.n > 0. Integers of 64 bits are exact in the second
      * pair: signed ones are stored with their top bit flipped, so that both kinds order as

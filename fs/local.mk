@@ -82,6 +82,8 @@ tensorport_SOURCES = \
 	fs/export/mount_users.c fs/export/mount_users.h \
 	fs/export/programs.c fs/export/programs.h \
 	fs/export/tile.c fs/export/tile.h \
+	fs/export/statistics_print.c fs/export/statistics_print.h \
+	fs/export/tensor_statistics.c fs/export/tensor_statistics.h \
 	fs/export/transpose.c fs/export/transpose.h \
 	fs/export/writer.c fs/export/writer.h \
 	fs/export/writer_file.c fs/export/writer_file.h

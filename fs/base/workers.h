@@ -4,6 +4,9 @@
 
 #include <stddef.h>
 
+/* The most that a command line may ask for. */
+enum { TP_WORKERS_MAX = 1024 };
+
 /* The processors this process may run on. */
 size_t tp_workers_default(void);
 

@@ -1,24 +1,39 @@
-/* `tensorport inspect`: a table of tensors and totals, or the manifest. Reads headers only. */
+/* `tensorport inspect`: a table of tensors and totals, or the manifest, from the headers only; and
+ * statistics of the values, for which it reads everything. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "fs/base/options.h"
+#include "fs/base/progress.h"
+#include "fs/base/workers.h"
 #include "fs/checkpoint/checkpoint.h"
 #include "fs/export/commands.h"
+#include "fs/export/statistics_print.h"
+#include "fs/export/tensor_statistics.h"
 #include "fs/view/arguments.h"
 #include "fs/view/view.h"
 
 struct command {
     struct tp_view_arguments view;
     bool as_json;
+    bool with_statistics;
+    uint64_t n_workers; /* 0: the processors */
 };
 
 static const struct tp_option options[] = {
     TP_VIEW_ARGUMENTS_TABLE,
-    {"json", 'j', NULL, "print what manifest.json would hold: tensorport-manifest(5)"},
+    {"stats", 0, NULL,
+     "read all values: extremes, mean, deviation, zeros, NaN, and\n"
+     "what float16 would lose; of the values as they are stored"},
+    {"json", 'j', NULL,
+     "print what manifest.json would hold: tensorport-manifest(5);\n"
+     "with --stats the statistics, with all their digits"},
+    {"workers", 0, "N", "threads for --stats (default: the processors)"},
     {NULL, 0, NULL, NULL},
 };
 
@@ -26,7 +41,7 @@ static const struct tp_program program = {
     .name = "tensorport inspect",
     .arguments = "SOURCE",
     .summary = "Lists the tensors of a checkpoint: how they are stored and how they are shown.\n"
-               "Reads the headers only, whatever the size.",
+               "Reads the headers only, whatever the size, but for --stats.",
     .options = options,
 };
 
@@ -36,9 +51,15 @@ static int handle_option(void *context, const struct tp_option *option, const ch
     struct command *command = context;
     bool known;
     int rc = tp_view_arguments_handle(&command->view, option->name, value, &known, error);
-    if (!known)
+    if (known)
+        return rc;
+    if (strcmp(option->name, "workers") == 0)
+        return tp_parse_unsigned(value, 1, TP_WORKERS_MAX, &command->n_workers, error);
+    if (strcmp(option->name, "stats") == 0)
+        command->with_statistics = true;
+    else
         command->as_json = true;
-    return rc;
+    return 0;
 }
 
 /* "13.8 GB" */
@@ -133,6 +154,32 @@ static void print_manifest(const struct tp_view *view)
     fwrite(manifest->head, 1, manifest->head_length, stdout);
 }
 
+/* 0 when standard output is no terminal. */
+static size_t terminal_columns(void)
+{
+    struct winsize size;
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0 ? 0 : size.ws_col;
+}
+
+static int print_statistics(const struct command *command, const struct tp_view *view,
+                            struct tp_error *error)
+{
+    struct tp_value_statistics *statistics;
+    size_t n_workers = command->n_workers > 0 ? (size_t)command->n_workers : tp_workers_default();
+    struct tp_progress *progress =
+        tp_progress_start(TP_PROGRESS_BAR, "Reading", tp_tensor_statistics_bytes(view));
+    int rc = tp_tensor_statistics(view, n_workers, progress, &statistics, error);
+    tp_progress_finish(progress);
+    if (rc < 0)
+        return rc;
+    if (!command->as_json)
+        tp_statistics_print_table(view, statistics, terminal_columns(), stdout);
+    else if (tp_statistics_print_json(view, statistics, stdout) < 0)
+        rc = tp_error_set(error, -ENOMEM, "out of memory");
+    free(statistics);
+    return rc;
+}
+
 static int inspect(const struct command *command, const char *source, struct tp_error *error)
 {
     const struct tp_log log = {.program = program.name, .level = TP_LOG_WARNING};
@@ -141,9 +188,14 @@ static int inspect(const struct command *command, const char *source, struct tp_
     int rc = tp_checkpoint_open(source, &log, &checkpoint, error);
     if (rc < 0)
         return rc;
-    rc = tp_view_new(checkpoint, &command->view.view, &log, &view, error);
+    struct tp_view_options shown = command->view.view;
+    if (command->with_statistics)
+        shown.precision = TP_PRECISION_FLOAT32; /* holds what is stored; float64 has its own way */
+    rc = tp_view_new(checkpoint, &shown, &log, &view, error);
     if (rc == 0) {
-        if (command->as_json) {
+        if (command->with_statistics) {
+            rc = print_statistics(command, view, error);
+        } else if (command->as_json) {
             print_manifest(view);
         } else {
             print_table(view);

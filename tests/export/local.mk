@@ -7,6 +7,7 @@ EXPORT_TESTS = \
 	tests/export/test_formats.py \
 	tests/export/test_formats_edges.py \
 	tests/export/test_help.py \
+	tests/export/test_inspect_statistics.py \
 	tests/export/test_mounts.py \
 	tests/export/test_run.py
 
