@@ -5,7 +5,7 @@
 #include <stddef.h>
 
 /* The most that a command line may ask for. */
-enum { TP_WORKERS_MAX = 1024 };
+enum { TP_WORKERS_MAX = 256 };
 
 /* The processors this process may run on. */
 size_t tp_workers_default(void);

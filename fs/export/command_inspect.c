@@ -33,7 +33,7 @@ static const struct tp_option options[] = {
     {"json", 'j', NULL,
      "print what manifest.json would hold: tensorport-manifest(5);\n"
      "with --stats the statistics, with all their digits"},
-    {"workers", 0, "N", "threads for --stats (default: the processors)"},
+    {"workers", 'w', "N", "threads for --stats (default: the processors)"},
     {NULL, 0, NULL, NULL},
 };
 
