@@ -59,32 +59,42 @@ tensorport_SOURCES = \
 	fs/export/command_mounts.c \
 	fs/export/command_run.c \
 	fs/export/command_umount.c \
+	fs/export/command_verify.c \
 	fs/export/commands.h \
 	fs/export/container.c fs/export/container.h \
 	fs/export/convert.c fs/export/convert.h \
+	fs/export/differences.c fs/export/differences.h \
 	fs/export/doctor.c fs/export/doctor.h \
 	fs/export/doctor_memory.c \
 	fs/export/doctor_model.c \
 	fs/export/doctor_mounts.c \
 	fs/export/doctor_system.c \
 	fs/export/format_msgpack.c \
+	fs/export/faults.c fs/export/faults.h \
 	fs/export/format_numpy.c \
 	fs/export/format_pickle.c \
 	fs/export/format_safetensors.c \
 	fs/export/formats.c fs/export/formats.h \
 	fs/export/hashes.c fs/export/hashes.h \
+	fs/export/inventory.c fs/export/inventory.h \
 	fs/export/journal.c fs/export/journal.h \
 	fs/export/json_edit.c fs/export/json_edit.h \
 	fs/export/keeper.c fs/export/keeper.h \
 	fs/export/losses.c fs/export/losses.h \
 	fs/export/main.c \
+	fs/export/manifest_check.c \
+	fs/export/manifest_read.c fs/export/manifest_read.h \
 	fs/export/mount_probe.c fs/export/mount_probe.h \
 	fs/export/mount_users.c fs/export/mount_users.h \
 	fs/export/programs.c fs/export/programs.h \
 	fs/export/tile.c fs/export/tile.h \
 	fs/export/statistics_print.c fs/export/statistics_print.h \
+	fs/export/sums_read.c fs/export/sums_read.h \
 	fs/export/tensor_statistics.c fs/export/tensor_statistics.h \
 	fs/export/transpose.c fs/export/transpose.h \
+	fs/export/verify.c fs/export/verify.h \
+	fs/export/verify_read.c fs/export/verify_read.h \
+	fs/export/verify_source.c fs/export/verify_source.h \
 	fs/export/writer.c fs/export/writer.h \
 	fs/export/writer_file.c fs/export/writer_file.h
 tensorport_CPPFLAGS = $(AM_CPPFLAGS) -DTP_BINDIR='"$(bindir)"' -DTP_SBINDIR='"$(sbindir)"'

@@ -8,4 +8,5 @@ dist_man_MANS = \
 	man/tensorport-run.1 \
 	man/tensorport-synth.1 \
 	man/tensorport-umount.1 \
+	man/tensorport-verify.1 \
 	man/tensorport.1

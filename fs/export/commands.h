@@ -10,5 +10,6 @@ int tp_command_mounts(int argc, char **argv);
 int tp_command_run(int argc, char **argv);
 int tp_command_synth(int argc, char **argv);
 int tp_command_umount(int argc, char **argv);
+int tp_command_verify(int argc, char **argv);
 
 #endif

@@ -9,7 +9,8 @@ EXPORT_TESTS = \
 	tests/export/test_help.py \
 	tests/export/test_inspect_statistics.py \
 	tests/export/test_mounts.py \
-	tests/export/test_run.py
+	tests/export/test_run.py \
+	tests/export/test_verify.py
 
 EXTRA_DIST += \
 	$(EXPORT_TESTS) \
