@@ -13,8 +13,8 @@
 
 /* Reads the regular files of the inventory in `folder`, which have the right size, by several
  * threads, each of which takes a file and, when none is left, helps with the largest. Each piece is
- * looked at in all ways while it is in the processor's cache. Memory: 2 MiB for each worker. What
- * is wrong goes to `faults`. -ENOMEM. */
+ * looked at in all ways while it is in the processor's cache. Memory: half a MiB for each worker.
+ * What is wrong goes to `faults`. -ENOMEM. */
 int tp_verify_read(const struct tp_inventory *inventory, int folder, size_t n_workers,
                    struct tp_progress *progress, struct tp_faults *faults);
 
