@@ -185,6 +185,63 @@ static void check_places(const struct tp_manifest *manifest, bool in_containers,
     }
 }
 
+/* ---- containers ---- */
+
+struct place {
+    const struct tp_manifest_tensor *tensor;
+    uint64_t offset, nbytes;
+};
+
+static int compare_places(const void *a, const void *b)
+{
+    const struct place *left = a, *right = b;
+    int order = strcmp(left->tensor->file, right->tensor->file);
+    if (order != 0 || left->offset == right->offset)
+        return order;
+    return left->offset < right->offset ? -1 : 1;
+}
+
+/* All runs of bytes that are not empty; the caller frees them. NULL: no memory. */
+static struct place *list_places(const struct tp_manifest *manifest, size_t *ret_n)
+{
+    size_t n = 0, at = 0;
+    for (size_t i = 0; i < manifest->n_tensors; i++)
+        n += manifest->tensors[i].n_runs;
+    struct place *places = calloc(n + 1, sizeof *places);
+    for (size_t i = 0; places != NULL && i < manifest->n_tensors; i++) {
+        const struct tp_manifest_tensor *tensor = &manifest->tensors[i];
+        for (size_t j = 0; j < tensor->n_runs; j++) {
+            if (tensor->runs[j].nbytes > 0)
+                places[at++] =
+                    (struct place){tensor, tensor->runs[j].offset, tensor->runs[j].nbytes};
+        }
+    }
+    *ret_n = at;
+    return places;
+}
+
+static int check_overlaps(const struct tp_manifest *manifest, struct tp_faults *faults)
+{
+    size_t n;
+    struct place *places = list_places(manifest, &n);
+    if (places == NULL)
+        return -ENOMEM;
+    qsort(places, n, sizeof *places, compare_places);
+    for (size_t i = 1; i < n; i++) {
+        const struct place *before = &places[i - 1], *place = &places[i];
+        if (strcmp(before->tensor->file, place->tensor->file) == 0 &&
+            place->offset - before->offset < before->nbytes)
+            tp_faults_add(faults, TP_FAULT_MANIFEST, manifest_name,
+                          "tensors \"%.*s\" and \"%.*s\" overlap at byte %" PRIu64 " of %.200s",
+                          tp_bytes_shown(before->tensor->name, before->tensor->name_length),
+                          before->tensor->name,
+                          tp_bytes_shown(place->tensor->name, place->tensor->name_length),
+                          place->tensor->name, place->offset, place->tensor->file);
+    }
+    free(places);
+    return 0;
+}
+
 int tp_manifest_check(const struct tp_manifest *manifest, struct tp_faults *faults)
 {
     const size_t n = manifest->n_tensors;
@@ -200,7 +257,7 @@ int tp_manifest_check(const struct tp_manifest *manifest, struct tp_faults *faul
     check_names(sorted, n, faults);
     check_totals(manifest, sorted, faults);
     check_places(manifest, in_containers, faults);
-    int rc = in_containers ? 0 : check_file_names(manifest, faults);
+    int rc = in_containers ? check_overlaps(manifest, faults) : check_file_names(manifest, faults);
     if (!in_containers)
         check_shards(manifest, faults);
     free(sorted);

@@ -170,6 +170,29 @@ def every_format():
                 ("value", tensor["name"], 100)], report
             os.truncate(made / tensor["file"], at + 50)
             assert ("size", tensor["file"]) in faults(made)
+            check_places(made, tensor["file"])
+
+
+def check_places(folder, file):
+    """Places in a container that cannot be."""
+    good = manifest_of(folder)
+    one, two = [i for i, t in enumerate(good["tensors"])
+                if t["file"] == file and "offset" in t and t["nbytes"]][:2]
+    offset = good["tensors"][two]["offset"]
+    for edit, kind in ((set_field("tensors", one, "offset", 2 ** 64 - 1), "size"),
+                       (set_field("tensors", one, "offset", 2 ** 40), "size"),
+                       (set_field("tensors", one, "offset", offset), "manifest"),
+                       (set_field("tensors", one, "offset", offset + 1), "manifest"),
+                       (set_field("tensors", one, "offset", "0"), "manifest"),
+                       (drop_field("tensors", one, "offset"), "manifest"),
+                       (set_field("tensors", one, "chunks", [{"offset": 0, "nbytes": 1}]), "manifest"),
+                       (set_field("tensors", one, "transposed", 1), "manifest"),
+                       (drop_field("format"), "manifest")):
+        manifest = json.loads(json.dumps(good))
+        edit(manifest)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        assert kind in {kind for kind, _ in faults(folder)}, (kind, faults(folder))
+    (folder / "manifest.json").write_text(json.dumps(good))
 
 
 @test
