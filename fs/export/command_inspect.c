@@ -32,7 +32,7 @@ static const struct tp_option options[] = {
      "what float16 would lose; of the values as they are stored"},
     {"json", 'j', NULL,
      "print what manifest.json would hold: tensorport-manifest(5);\n"
-     "with --stats the statistics, with all their digits"},
+     "or the statistics, with all their digits"},
     {"workers", 'w', "N", "threads for --stats (default: the processors)"},
     {NULL, 0, NULL, NULL},
 };

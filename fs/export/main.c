@@ -20,9 +20,9 @@ static const struct {
     {NULL, NULL, "Write it as files, or make one"},
     {"convert", tp_command_convert, "write a checkpoint as .npy and other files"},
     {"synth", tp_command_synth, "write a synthetic checkpoint, to try things with"},
-    {"doctor", tp_command_doctor, "find what is wrong on this machine, and what helps"},
-    {"verify", tp_command_verify, "check what convert wrote, a copy of a mount, or a mount"},
     {NULL, NULL, "When something is wrong"},
+    {"verify", tp_command_verify, "check what convert wrote, a copy of a mount, or a mount"},
+    {"doctor", tp_command_doctor, "find what is wrong on this machine, and what helps"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
