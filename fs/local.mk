@@ -69,8 +69,8 @@ tensorport_SOURCES = \
 	fs/export/doctor_model.c \
 	fs/export/doctor_mounts.c \
 	fs/export/doctor_system.c \
-	fs/export/format_msgpack.c \
 	fs/export/faults.c fs/export/faults.h \
+	fs/export/format_msgpack.c \
 	fs/export/format_numpy.c \
 	fs/export/format_pickle.c \
 	fs/export/format_safetensors.c \
@@ -87,10 +87,10 @@ tensorport_SOURCES = \
 	fs/export/mount_probe.c fs/export/mount_probe.h \
 	fs/export/mount_users.c fs/export/mount_users.h \
 	fs/export/programs.c fs/export/programs.h \
-	fs/export/tile.c fs/export/tile.h \
 	fs/export/statistics_print.c fs/export/statistics_print.h \
 	fs/export/sums_read.c fs/export/sums_read.h \
 	fs/export/tensor_statistics.c fs/export/tensor_statistics.h \
+	fs/export/tile.c fs/export/tile.h \
 	fs/export/transpose.c fs/export/transpose.h \
 	fs/export/verify.c fs/export/verify.h \
 	fs/export/verify_read.c fs/export/verify_read.h \
