@@ -36,6 +36,10 @@ typedef void tp_convert_fn(const void *source, void *target, size_t n);
 typedef void tp_mxfp4_fn(const uint8_t *blocks, const uint8_t *scales, void *target,
                          size_t n_blocks);
 
+/* Transposes bits: see decode/bitshuffle.h, whose functions call these. `n` elements of `width`
+ * bytes; n is a multiple of 8. */
+typedef void tp_bitshuffle_fn(const uint8_t *source, uint8_t *target, size_t n, size_t width);
+
 /* The types that can be decoded to. */
 enum tp_target { TP_TARGET_F32, TP_TARGET_F16, TP_TARGET_BF16, TP_N_TARGETS };
 
@@ -46,6 +50,7 @@ struct tp_codecs {
     /* NULL where the source is no float, and where source and target are one type. */
     tp_convert_fn *convert[TP_N_DTYPES][TP_N_TARGETS];
     tp_mxfp4_fn *mxfp4[TP_N_TARGETS];
+    tp_bitshuffle_fn *bitshuffle, *bitunshuffle;
 };
 
 /* The best table for this machine, or the one that TENSORPORT_ISA names. Thread-safe; the

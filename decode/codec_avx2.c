@@ -10,6 +10,7 @@
  * of four with any other element, and MXFP4 blocks whose scale could leave the normal F32
  * numbers, are left to the scalar codec as well.
  */
+#include "decode/bitshuffle_tables.h"
 #include "decode/codec_tables.h"
 
 #include <immintrin.h>
@@ -346,4 +347,6 @@ const struct tp_codecs tp_codecs_avx2 = {
             [TP_F64] = {f64_to_f32, f64_to_f16, f64_to_bf16},
         },
     .mxfp4 = {mxfp4_to_f32, mxfp4_to_f16, mxfp4_to_bf16},
+    .bitshuffle = tp_bitshuffle_avx2,
+    .bitunshuffle = tp_bitunshuffle_avx2,
 };

@@ -11,6 +11,7 @@
  * of eight with any other element, and MXFP4 blocks whose scale could leave the normal F32
  * numbers, are left to the scalar codec.
  */
+#include "decode/bitshuffle_tables.h"
 #include "decode/codec_tables.h"
 
 #include <immintrin.h>
@@ -332,4 +333,6 @@ const struct tp_codecs tp_codecs_avx512 = {
             [TP_F64] = {f64_to_f32, f64_to_f16, f64_to_bf16},
         },
     .mxfp4 = {mxfp4_to_f32, mxfp4_to_f16, mxfp4_to_bf16},
+    .bitshuffle = tp_bitshuffle_avx512,
+    .bitunshuffle = tp_bitunshuffle_avx512,
 };

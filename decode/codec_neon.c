@@ -7,6 +7,7 @@
  * whatever FPCR says, but rounds as FPCR says: unlike on x86, a thread that leaves the default
  * rounding gets other results to F16.
  */
+#include "decode/bitshuffle_tables.h"
 #include "decode/codec_tables.h"
 
 #include <arm_neon.h>
@@ -255,4 +256,6 @@ const struct tp_codecs tp_codecs_neon = {
             [TP_F64] = {f64_to_f32, f64_to_f16, f64_to_bf16},
         },
     .mxfp4 = {mxfp4_to_f32, mxfp4_to_f16, mxfp4_to_bf16},
+    .bitshuffle = tp_bitshuffle_scalar,
+    .bitunshuffle = tp_bitunshuffle_scalar,
 };

@@ -11,6 +11,7 @@
  * quiet NaN without payload: 0x7fc00000, 0x7e00, 0x7fc0. Only BF16 to F32 leaves a signalling
  * NaN as it is, because that conversion is a shift.
  */
+#include "decode/bitshuffle_tables.h"
 #include "decode/codec_tables.h"
 
 #include <stdbool.h>
@@ -228,4 +229,6 @@ const struct tp_codecs tp_codecs_scalar = {
             [TP_F64] = {f64_to_f32, f64_to_f16, f64_to_bf16},
         },
     .mxfp4 = {mxfp4_to_f32, mxfp4_to_f16, mxfp4_to_bf16},
+    .bitshuffle = tp_bitshuffle_scalar,
+    .bitunshuffle = tp_bitunshuffle_scalar,
 };

@@ -1,6 +1,14 @@
 noinst_LIBRARIES += libdecode.a
 
 libdecode_a_SOURCES = \
+	decode/bitshuffle.c \
+	decode/bitshuffle.h \
+	decode/bitshuffle_loops.h \
+	decode/bitshuffle_network.h \
+	decode/bitshuffle_scalar.c \
+	decode/bitshuffle_tables.h \
+	decode/block.c \
+	decode/block.h \
 	decode/codec.c \
 	decode/codec.h \
 	decode/codec_scalar.c \
@@ -13,6 +21,8 @@ libdecode_a_SOURCES = \
 	decode/json.h \
 	decode/npy.c \
 	decode/npy.h \
+	decode/packed.c \
+	decode/packed.h \
 	decode/range.c \
 	decode/range.h \
 	decode/safetensors.c \
@@ -23,7 +33,7 @@ libdecode_a_SOURCES = \
 	decode/value_statistics.h \
 	decode/value_tables.h
 # Statistics are the same bits everywhere: no fused multiply-adds.
-libdecode_a_CFLAGS = $(AM_CFLAGS) -ffp-contract=off
+libdecode_a_CFLAGS = $(AM_CFLAGS) $(LZ4_CFLAGS) $(XXHASH_CFLAGS) -ffp-contract=off
 
 # Objects that everything above decode/ links; one library per instruction set beside the
 # portable one, because only those files may use its instructions.
@@ -31,9 +41,9 @@ DECODE_LIBS = libdecode.a
 
 if BUILD_X86
 noinst_LIBRARIES += libdecode_avx2.a libdecode_avx512.a
-libdecode_avx2_a_SOURCES = decode/codec_avx2.c decode/value_kernels_avx2.c
+libdecode_avx2_a_SOURCES = decode/bitshuffle_avx2.c decode/codec_avx2.c decode/value_kernels_avx2.c
 libdecode_avx2_a_CFLAGS = $(AM_CFLAGS) -ffp-contract=off -mavx2 -mf16c -mfma -mbmi2
-libdecode_avx512_a_SOURCES = decode/codec_avx512.c decode/value_kernels_avx512.c
+libdecode_avx512_a_SOURCES = decode/bitshuffle_avx512.c decode/codec_avx512.c decode/value_kernels_avx512.c
 libdecode_avx512_a_CFLAGS = $(AM_CFLAGS) -ffp-contract=off -mavx512f -mavx512bw -mavx512vl -mavx512dq
 DECODE_LIBS += libdecode_avx2.a libdecode_avx512.a
 endif
@@ -42,3 +52,6 @@ noinst_LIBRARIES += libdecode_neon.a
 libdecode_neon_a_SOURCES = decode/codec_neon.c
 DECODE_LIBS += libdecode_neon.a
 endif
+
+# The tables refer to the scalar code, and that stands first: once more for the linker.
+DECODE_LIBS += libdecode.a $(LZ4_LIBS) $(XXHASH_LIBS)

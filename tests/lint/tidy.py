@@ -10,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
-ISA_FLAGS = {"codec_avx2.c": ["-mavx2", "-mf16c", "-mfma", "-mbmi2"],
-             "codec_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]}
+AVX2 = ["-mavx2", "-mf16c", "-mfma", "-mbmi2"]
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
+ISA_FLAGS = {"bitshuffle_avx2.c": AVX2, "bitshuffle_avx512.c": AVX512,
+             "codec_avx2.c": AVX2, "codec_avx512.c": AVX512}
 
 
 def tidy(path, build):
