@@ -19,6 +19,7 @@ libfs_a_SOURCES = \
 	fs/checkpoint/checkpoint.c fs/checkpoint/checkpoint.h \
 	fs/checkpoint/index.c fs/checkpoint/index.h \
 	fs/checkpoint/mxfp4.c fs/checkpoint/mxfp4.h \
+	fs/checkpoint/packed.c fs/checkpoint/packed.h \
 	fs/checkpoint/source.c fs/checkpoint/source.h \
 	fs/view/arguments.c fs/view/arguments.h \
 	fs/view/checksums.c fs/view/checksums.h \
@@ -33,7 +34,7 @@ libfs_a_SOURCES = \
 	fs/view/xattr.c
 libfs_a_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(XXHASH_CFLAGS)
 
-FS_LIBS = libfs.a $(DECODE_LIBS) $(CJSON_LIBS) $(XXHASH_LIBS)
+FS_LIBS = libfs.a $(DECODE_LIBS) $(CJSON_LIBS)
 
 bin_PROGRAMS += tensorport-mount
 tensorport_mount_SOURCES = \

@@ -239,9 +239,10 @@ int tp_cache_acquire(struct tp_cache *cache, struct tp_tile_key key, enum tp_cac
     if (slot != NULL) {
         rc = join(cache, slot, ret_tile);
     } else {
-        bool to_keep = use == TP_CACHE_RANDOM && same_key(*departed_place(cache, key), key);
+        bool to_keep = (use == TP_CACHE_RANDOM || use == TP_CACHE_FILL) &&
+                       same_key(*departed_place(cache, key), key);
         cache->counters.misses++;
-        if (to_keep || use == TP_CACHE_STREAM)
+        if (to_keep || use == TP_CACHE_STREAM || use == TP_CACHE_FILL)
             rc = fill_new(cache, key, to_keep, fill, context, ret_tile);
     }
     pthread_mutex_unlock(&cache->lock);

@@ -65,6 +65,7 @@ enum tp_cache_use {
     TP_CACHE_STREAM, /* fill it if absent; it stays for the time of a stream */
     TP_CACHE_RANDOM, /* fill it only if it was here lately; then it stays for as long as it is used
                       */
+    TP_CACHE_FILL,   /* fill it if absent; it stays if it was here lately */
     TP_CACHE_LOOK,   /* never fill it */
 };
 

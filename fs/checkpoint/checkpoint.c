@@ -17,10 +17,11 @@
 #include "fs/base/bytes.h"
 #include "fs/checkpoint/index.h"
 #include "fs/checkpoint/mxfp4.h"
+#include "fs/checkpoint/packed.h"
 
 static const char index_name[] = "model.safetensors.index.json";
 static const char single_name[] = "model.safetensors";
-enum { CONFIG_BYTES_MAX = 16 << 20 };
+enum { CONFIG_BYTES_MAX = 16 << 20, BLOCK_CACHE_BYTES = 32 << 20 };
 
 /* What opening needs and the finished checkpoint does not. */
 struct opening {
@@ -31,6 +32,7 @@ struct opening {
     struct tp_index index;
     const char *index_file; /* NULL: there is none */
     const char *only_file;  /* a single file was given: its name; NULL: a folder */
+    bool only_is_packed;    /* it was NAME.tpk */
 };
 
 static int out_of_memory(struct opening *opening)
@@ -51,7 +53,33 @@ static bool is_named(const struct opening *opening, const char *name)
     return fstatat(opening->checkpoint->directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-/* The names in a folder, sorted, without "." and "..". */
+static const char weights_suffix[] = ".safetensors";
+
+/* "x.safetensors.tpk" is called "x.safetensors" from here on. */
+static void take_suffix_off(char *name)
+{
+    static const char packed_suffix[] = ".safetensors" TP_PACKED_SUFFIX;
+    size_t length = strlen(name);
+    if (tp_bytes_end_with(name, length, packed_suffix))
+        name[length - strlen(TP_PACKED_SUFFIX)] = '\0';
+}
+
+/* Sorts them and drops what is there twice: packed and not. */
+static size_t sort_names(char **names, size_t n)
+{
+    size_t n_unique = 0;
+    if (n > 0)
+        qsort(names, n, sizeof *names, compare_strings);
+    for (size_t i = 0; i < n; i++) {
+        if (n_unique > 0 && strcmp(names[n_unique - 1], names[i]) == 0)
+            free(names[i]);
+        else
+            names[n_unique++] = names[i];
+    }
+    return n_unique;
+}
+
+/* The names in a folder, sorted, without "." and "..", packed files by their true names. */
 static int list_folder(struct opening *opening, char ***ret_names, size_t *ret_n)
 {
     int fd = openat(opening->checkpoint->directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -80,14 +108,12 @@ static int list_folder(struct opening *opening, char ***ret_names, size_t *ret_n
         if ((names[n] = strdup(entry->d_name)) == NULL)
             rc = out_of_memory(opening);
         else
-            n++;
+            take_suffix_off(names[n++]);
     }
     closedir(stream);
     if (rc == 0) {
-        if (n > 0)
-            qsort(names, n, sizeof *names, compare_strings);
+        *ret_n = sort_names(names, n);
         *ret_names = names;
-        *ret_n = n;
         return 0;
     }
     while (n > 0)
@@ -105,6 +131,39 @@ static void free_names(char **names, size_t n)
 
 /* ---- which files ---- */
 
+static bool is_packed(const struct opening *opening, const char *name)
+{
+    char *packed = NULL;
+    if (!tp_bytes_end_with(name, strlen(name), weights_suffix) ||
+        asprintf(&packed, "%s%s", name, TP_PACKED_SUFFIX) < 0)
+        return false;
+    bool is_there = is_named(opening, packed);
+    free(packed);
+    return is_there;
+}
+
+static int open_packed(struct opening *opening, struct tp_source *source, const char *name,
+                       struct tp_error *error)
+{
+    struct tp_checkpoint *checkpoint = opening->checkpoint;
+    if (checkpoint->blocks == NULL && tp_blocks_new(&checkpoint->blocks) < 0)
+        return tp_error_set(error, -ENOMEM, "out of memory");
+    return tp_source_open_packed(source, checkpoint->directory, name, checkpoint->blocks,
+                                 opening->log, error);
+}
+
+/* Opens NAME, or NAME.tpk if that is what is there. */
+static int open_source(struct opening *opening, struct tp_source *source, const char *name,
+                       struct tp_error *error)
+{
+    if (!is_packed(opening, name))
+        return tp_source_open(source, opening->checkpoint->directory, name, opening->log, error);
+    if (is_named(opening, name))
+        return tp_error_set(error, -EEXIST, "expected %s or %s%s, found both: remove one", name,
+                            name, TP_PACKED_SUFFIX);
+    return open_packed(opening, source, name, error);
+}
+
 static int open_shards(struct opening *opening, const char *const *names, size_t n)
 {
     struct tp_checkpoint *checkpoint = opening->checkpoint;
@@ -113,8 +172,8 @@ static int open_shards(struct opening *opening, const char *const *names, size_t
         return out_of_memory(opening);
     for (size_t i = 0; i < n; i++) {
         struct tp_source *shard = &checkpoint->shards[i];
-        int rc =
-            tp_source_open(shard, checkpoint->directory, names[i], opening->log, opening->error);
+        int rc = opening->only_is_packed ? open_packed(opening, shard, names[i], opening->error)
+                                         : open_source(opening, shard, names[i], opening->error);
         if (rc < 0)
             return rc;
         checkpoint->n_shards++;
@@ -129,7 +188,7 @@ static int open_shards(struct opening *opening, const char *const *names, size_t
 /* A folder without index: model.safetensors, or else every *.safetensors in it. */
 static int open_folder_shards(struct opening *opening)
 {
-    if (is_named(opening, single_name))
+    if (is_named(opening, single_name) || is_packed(opening, single_name))
         return open_shards(opening, (const char *const[]){single_name}, 1);
     char **names = NULL;
     size_t n = 0, n_shards = 0;
@@ -137,7 +196,7 @@ static int open_folder_shards(struct opening *opening)
     if (rc < 0)
         return rc;
     for (size_t i = 0; i < n; i++) { /* move the shards to the front, in order */
-        if (tp_bytes_end_with(names[i], strlen(names[i]), ".safetensors")) {
+        if (tp_bytes_end_with(names[i], strlen(names[i]), weights_suffix)) {
             char *shard = names[i];
             names[i] = names[n_shards];
             names[n_shards++] = shard;
@@ -391,10 +450,11 @@ static int open_other_files(struct opening *opening)
         struct tp_error error;
         if (is_shard(checkpoint, names[i]) ||
             (opening->index_file != NULL && strcmp(names[i], opening->index_file) == 0) ||
-            fstatat(checkpoint->directory, names[i], &status, 0) < 0 || !S_ISREG(status.st_mode))
+            (!is_packed(opening, names[i]) &&
+             (fstatat(checkpoint->directory, names[i], &status, 0) < 0 ||
+              !S_ISREG(status.st_mode))))
             continue;
-        rc = tp_source_open(&checkpoint->others[checkpoint->n_others], checkpoint->directory,
-                            names[i], opening->log, &error);
+        rc = open_source(opening, &checkpoint->others[checkpoint->n_others], names[i], &error);
         if (rc == 0) {
             checkpoint->n_others++;
         } else if (is_lack(rc)) {
@@ -430,6 +490,17 @@ static int resolve(const char *path, bool is_folder, char **ret_path)
     return rc;
 }
 
+/* What it is called is the same for a packed file. */
+static void take_only_file(struct opening *opening)
+{
+    char *name = opening->checkpoint->name;
+    size_t length = strlen(name), suffix = strlen(TP_PACKED_SUFFIX);
+    opening->only_file = name;
+    opening->only_is_packed = length > suffix && tp_bytes_end_with(name, length, TP_PACKED_SUFFIX);
+    if (opening->only_is_packed)
+        name[length - suffix] = '\0';
+}
+
 /* Opens the folder and tells a single file, an index and a folder apart. */
 static int open_folder(struct opening *opening, const char *path)
 {
@@ -451,7 +522,7 @@ static int open_folder(struct opening *opening, const char *path)
         if (tp_bytes_end_with(checkpoint->name, length, ".safetensors.index.json"))
             opening->index_file = checkpoint->name;
         else if (S_ISREG(status.st_mode))
-            opening->only_file = checkpoint->name;
+            take_only_file(opening);
         else
             return tp_error_set(opening->error, -EINVAL,
                                 "expected a folder or a .safetensors file");
@@ -486,6 +557,8 @@ static int open_all(struct opening *opening, const char *path)
         rc = tp_mxfp4_find_pairs(opening->checkpoint, is_mxfp4, opening->log, opening->error);
     if (rc == 0)
         rc = open_other_files(opening);
+    if (rc == 0 && tp_checkpoint_cache_blocks(opening->checkpoint, BLOCK_CACHE_BYTES) < 0)
+        rc = out_of_memory(opening);
     return rc;
 }
 
@@ -538,9 +611,15 @@ void tp_checkpoint_close(struct tp_checkpoint *checkpoint)
     for (size_t i = 0; i < checkpoint->n_others; i++)
         tp_source_close(&checkpoint->others[i]);
     free(checkpoint->others);
+    tp_blocks_free(checkpoint->blocks);
     if (checkpoint->directory >= 0)
         close(checkpoint->directory);
     free(checkpoint->name);
     free(checkpoint->path);
     free(checkpoint);
+}
+
+int tp_checkpoint_cache_blocks(struct tp_checkpoint *checkpoint, size_t capacity)
+{
+    return checkpoint->blocks == NULL ? 0 : tp_blocks_reserve(checkpoint->blocks, capacity);
 }

@@ -6,6 +6,9 @@
  *   a folder with model.safetensors.index.json and the shards it names,
  *   a folder with one model.safetensors, or with any *.safetensors files and no index,
  *   one *.safetensors file, or one *.safetensors.index.json.
+ *
+ * In place of each NAME.safetensors there may be a packed file NAME.safetensors.tpk; the index
+ * and everything that reads the checkpoint go on calling it NAME.safetensors.
  */
 #ifndef TENSORPORT_FS_CHECKPOINT_CHECKPOINT_H
 #define TENSORPORT_FS_CHECKPOINT_CHECKPOINT_H
@@ -63,6 +66,8 @@ struct tp_checkpoint {
     size_t n_others;
     struct tp_source *others; /* the folder's other regular files, sorted by name */
 
+    struct tp_blocks *blocks; /* of its packed files; NULL: it has none */
+
     struct timespec modified; /* the youngest shard's */
     void **headers;           /* storage of names and shapes, private */
 };
@@ -74,5 +79,9 @@ int tp_checkpoint_open(const char *path, const struct tp_log *log,
                        struct tp_checkpoint **ret_checkpoint, struct tp_error *error);
 
 void tp_checkpoint_close(struct tp_checkpoint *checkpoint);
+
+/* Sets the bytes of the cache of unpacked blocks, 32 MiB at first; nothing happens if no file is
+ * packed. No read may be in progress. -ENOMEM: there is no cache then. */
+int tp_checkpoint_cache_blocks(struct tp_checkpoint *checkpoint, size_t capacity);
 
 #endif

@@ -2,8 +2,7 @@
 
 Arrows point at what is known:
 
-    fs/mount, fs/export -> fs/view -> fs/checkpoint -> fs/base, decode
-                           fs/view -> fs/cache      -> fs/base
+    fs/mount, fs/export -> fs/view -> fs/checkpoint -> fs/cache -> fs/base -> decode
 """
 
 import re
@@ -16,7 +15,7 @@ KNOWS = {
     "decode": {"decode"},
     "fs/base": {"decode", "fs/base"},
     "fs/cache": {"fs/base", "fs/cache"},
-    "fs/checkpoint": {"decode", "fs/base", "fs/checkpoint"},
+    "fs/checkpoint": {"decode", "fs/base", "fs/cache", "fs/checkpoint"},
     "fs/view": {"decode", "fs/base", "fs/cache", "fs/checkpoint", "fs/view"},
     "fs/export": {"decode", "fs/base", "fs/checkpoint", "fs/view", "fs/export"},
     "fs/mount": {"decode", "fs/base", "fs/cache", "fs/checkpoint", "fs/view", "fs/mount"},
