@@ -219,24 +219,28 @@ void tp_packed_clear(struct tp_packed_layout *layout)
 
 /* ---- looking things up ---- */
 
-static void describe(const struct tp_packed_layout *layout, const struct tp_packed_region *region,
-                     uint64_t index, struct tp_packed_block *ret_block)
+static void place(const struct tp_packed_layout *layout, const struct tp_packed_region *region,
+                  uint64_t index, struct tp_packed_block *ret_block)
 {
     uint32_t block_size = layout->header.block_size;
     uint64_t before = (index - region->first_block) * block_size;
     uint64_t behind = region->length - before;
-    uint64_t offset = layout->bases[index / BLOCKS_PER_BASE];
-    for (uint64_t i = index / BLOCKS_PER_BASE * BLOCKS_PER_BASE; i < index; i++)
-        offset += layout->lengths[i];
     *ret_block = (struct tp_packed_block){
         .index = index,
         .start = region->start + before,
         .length = behind < block_size ? (uint32_t)behind : block_size,
         .width = region->width,
-        .stored_offset = offset,
-        .stored_length = layout->lengths[index],
-        .checksum = layout->checksums[index],
     };
+}
+
+static void add_stored(const struct tp_packed_layout *layout, struct tp_packed_block *block)
+{
+    uint64_t base = block->index / BLOCKS_PER_BASE;
+    block->stored_offset = layout->bases[base];
+    for (uint64_t i = base * BLOCKS_PER_BASE; i < block->index; i++)
+        block->stored_offset += layout->lengths[i];
+    block->stored_length = layout->lengths[block->index];
+    block->checksum = layout->checksums[block->index];
 }
 
 /* The last region that begins at or before the block, or the offset. */
@@ -258,7 +262,8 @@ static const struct tp_packed_region *find_region(const struct tp_packed_layout 
 void tp_packed_block(const struct tp_packed_layout *layout, uint64_t index,
                      struct tp_packed_block *ret_block)
 {
-    describe(layout, find_region(layout, index, true), index, ret_block);
+    place(layout, find_region(layout, index, true), index, ret_block);
+    add_stored(layout, ret_block);
 }
 
 void tp_packed_find(const struct tp_packed_layout *layout, uint64_t offset,
@@ -266,10 +271,17 @@ void tp_packed_find(const struct tp_packed_layout *layout, uint64_t offset,
 {
     const struct tp_packed_region *region = find_region(layout, offset, false);
     uint64_t index = region->first_block + (offset - region->start) / layout->header.block_size;
-    describe(layout, region, index, ret_block);
+    place(layout, region, index, ret_block);
+    add_stored(layout, ret_block);
 }
 
 /* ---- writing ---- */
+
+void tp_packed_original(const struct tp_packed_layout *layout, uint64_t index,
+                        struct tp_packed_block *ret_block)
+{
+    place(layout, find_region(layout, index, true), index, ret_block);
+}
 
 int tp_packed_plan(uint64_t original_size, struct tp_packed_region *regions, size_t n_regions,
                    struct tp_packed_layout *ret_layout)

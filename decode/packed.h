@@ -85,6 +85,10 @@ void tp_packed_find(const struct tp_packed_layout *layout, uint64_t offset,
 
 /* ---- writing ---- */
 
+/* Where a block lies in the original: the first four fields. */
+void tp_packed_original(const struct tp_packed_layout *layout, uint64_t index,
+                        struct tp_packed_block *ret_block);
+
 /* Makes a layout for an original of those regions, whose `length` and `width` are set and whose
  * sum is `original_size`: blocks are counted, lengths and checksums still 0. Takes `regions` over,
  * which come from malloc(), in any case. -E2BIG: the table would be too large; -ENOMEM. */

@@ -58,6 +58,7 @@ tensorport_SOURCES = \
 	fs/export/command_doctor.c \
 	fs/export/command_inspect.c \
 	fs/export/command_mounts.c \
+	fs/export/command_pack.c \
 	fs/export/command_run.c \
 	fs/export/command_umount.c \
 	fs/export/command_verify.c \
@@ -72,6 +73,7 @@ tensorport_SOURCES = \
 	fs/export/doctor_system.c \
 	fs/export/faults.c fs/export/faults.h \
 	fs/export/format_msgpack.c \
+	fs/export/files.c fs/export/files.h \
 	fs/export/format_numpy.c \
 	fs/export/format_pickle.c \
 	fs/export/format_safetensors.c \
@@ -87,6 +89,8 @@ tensorport_SOURCES = \
 	fs/export/manifest_read.c fs/export/manifest_read.h \
 	fs/export/mount_probe.c fs/export/mount_probe.h \
 	fs/export/mount_users.c fs/export/mount_users.h \
+	fs/export/pack.c fs/export/pack.h \
+	fs/export/pack_copy.c fs/export/pack_copy.h \
 	fs/export/programs.c fs/export/programs.h \
 	fs/export/statistics_print.c fs/export/statistics_print.h \
 	fs/export/sums_read.c fs/export/sums_read.h \
@@ -96,6 +100,8 @@ tensorport_SOURCES = \
 	fs/export/verify.c fs/export/verify.h \
 	fs/export/verify_read.c fs/export/verify_read.h \
 	fs/export/verify_source.c fs/export/verify_source.h \
+	fs/export/turns.c fs/export/turns.h \
+	fs/export/unpack.c \
 	fs/export/writer.c fs/export/writer.h \
 	fs/export/writer_file.c fs/export/writer_file.h
 tensorport_CPPFLAGS = $(AM_CPPFLAGS) -DTP_BINDIR='"$(bindir)"' -DTP_SBINDIR='"$(sbindir)"'
@@ -107,10 +113,10 @@ libsynth_a_SOURCES = \
 	fs/export/command_synth.c \
 	fs/export/json_print.c fs/export/json_print.h \
 	fs/export/json_read.c fs/export/json_read.h \
+	fs/export/output.c fs/export/output.h \
 	fs/export/synth.c fs/export/synth.h \
 	fs/export/synth_config.c fs/export/synth_config.h \
 	fs/export/synth_fill.c fs/export/synth_fill.h \
-	fs/export/synth_output.c fs/export/synth_output.h \
 	fs/export/synth_plan.c fs/export/synth_plan.h \
 	fs/export/synth_random.c fs/export/synth_random.h \
 	fs/export/synth_weights.c fs/export/synth_weights.h \

@@ -7,9 +7,11 @@ int tp_command_convert(int argc, char **argv);
 int tp_command_doctor(int argc, char **argv);
 int tp_command_inspect(int argc, char **argv);
 int tp_command_mounts(int argc, char **argv);
+int tp_command_pack(int argc, char **argv);
 int tp_command_run(int argc, char **argv);
 int tp_command_synth(int argc, char **argv);
 int tp_command_umount(int argc, char **argv);
 int tp_command_verify(int argc, char **argv);
+int tp_command_unpack(int argc, char **argv);
 
 #endif

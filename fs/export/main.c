@@ -19,6 +19,8 @@ static const struct {
     {"umount", tp_command_umount, "unmount checkpoints, dead mounts included"},
     {NULL, NULL, "Write it as files, or make one"},
     {"convert", tp_command_convert, "write a checkpoint as .npy and other files"},
+    {"pack", tp_command_pack, "compress a checkpoint, without loss, so that it can still be used"},
+    {"unpack", tp_command_unpack, "restore what was packed"},
     {"synth", tp_command_synth, "write a synthetic checkpoint, to try things with"},
     {NULL, NULL, "When something is wrong"},
     {"verify", tp_command_verify, "check what convert wrote, a copy of a mount, or a mount"},

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "fs/export/json_print.h"
-#include "fs/export/synth_output.h"
+#include "fs/export/output.h"
 #include "fs/export/synth_plan.h"
 #include "fs/export/synth_weights.h"
 
@@ -16,18 +16,18 @@ static int out_of_memory(struct tp_error *error)
     return tp_error_set(error, -ENOMEM, "out of memory");
 }
 
-static int add_json(struct tp_synth_output *output, const char *name, const cJSON *tree,
+static int add_json(struct tp_output *output, const char *name, const cJSON *tree,
                     struct tp_error *error)
 {
     char *text = tree == NULL ? NULL : tp_json_print(tree);
     if (text == NULL)
         return out_of_memory(error);
-    int rc = tp_synth_output_add(output, name, text, strlen(text), error);
+    int rc = tp_output_add(output, name, text, strlen(text), error);
     free(text);
     return rc;
 }
 
-static int add_json_files(struct tp_synth_output *output, const struct tp_synth_config *config,
+static int add_json_files(struct tp_output *output, const struct tp_synth_config *config,
                           const struct tp_synth_weights *weights, const struct tp_synth_plan *plan,
                           struct tp_error *error)
 {
@@ -71,22 +71,22 @@ static int write_weights(const struct tp_synth_options *options,
 
 /* All names are taken and all small files made first: what is wrong with them shows before
  * gigabytes are written. */
-static int write_files(struct tp_synth_output *output, const struct tp_synth_options *options,
+static int write_files(struct tp_output *output, const struct tp_synth_options *options,
                        const struct tp_synth_config *config, const struct tp_synth_weights *weights,
                        const struct tp_synth_plan *plan, struct tp_error *error)
 {
     int *fds = calloc(plan->n_files, sizeof *fds);
     int rc = fds == NULL ? out_of_memory(error) : 0;
     for (size_t i = 0; i < plan->n_files && rc == 0; i++)
-        rc = tp_synth_output_create(output, plan->files[i].name, &fds[i], error);
+        rc = tp_output_create(output, plan->files[i].name, &fds[i], error);
     if (rc == 0)
         rc = add_json_files(output, config, weights, plan, error);
     if (rc == 0 && options->tokenizer != NULL)
-        rc = tp_synth_output_copy(output, options->tokenizer, error);
+        rc = tp_output_copy(output, options->tokenizer, error);
     if (rc == 0)
         rc = write_weights(options, weights, plan, fds, error);
     free(fds);
-    return rc < 0 ? rc : tp_synth_output_commit(output, error);
+    return rc < 0 ? rc : tp_output_commit(output, error);
 }
 
 static int write_folder(const struct tp_synth_options *options,
@@ -94,12 +94,12 @@ static int write_folder(const struct tp_synth_options *options,
                         const struct tp_synth_weights *weights, const struct tp_synth_plan *plan,
                         struct tp_error *error)
 {
-    struct tp_synth_output *output;
-    int rc = tp_synth_output_open(options->output, &output, error);
+    struct tp_output *output;
+    int rc = tp_output_open(options->output, &output, error);
     if (rc < 0)
         return rc;
     rc = write_files(output, options, config, weights, plan, error);
-    tp_synth_output_close(output);
+    tp_output_close(output);
     return rc;
 }
 

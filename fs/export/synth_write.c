@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #include "fs/base/io.h"
+#include "fs/export/output.h"
 #include "fs/export/synth_fill.h"
-#include "fs/export/synth_output.h"
 
 enum { MAX_THREADS = 8, REPORT_MILLISECONDS = 100 };
 

@@ -1,4 +1,4 @@
-#include "fs/export/synth_output.h"
+#include "fs/export/output.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -17,23 +17,32 @@ enum { COPY_BYTES = 1 << 18 };
 
 struct output_file {
     char *name;
-    int fd;
+    char *partial; /* what it is called until the commit */
+    int fd;        /* -1: complete */
     bool renamed;
 };
 
-struct tp_synth_output {
+struct tp_output {
     char *path; /* for messages and for removing the folder */
     int directory;
     bool made, committed;
     struct output_file *files;
     size_t n_files;
+    char **folders; /* made for files, outer ones first */
+    size_t n_folders;
 };
 
-typedef char partial_name[NAME_MAX + sizeof ".partial"];
-
-static void make_partial_name(const char *name, partial_name ret_name)
+/* "a/b.partial" for "a/b"; "a/.7.partial" for the seventh file if the name is too long for that.
+ * NULL when out of memory. */
+static char *make_partial_name(const char *name, size_t number)
 {
-    snprintf(ret_name, sizeof(partial_name), "%s.partial", name);
+    static const char suffix[] = ".partial";
+    const char *slash = strrchr(name, '/'), *base = slash == NULL ? name : slash + 1;
+    char *partial;
+    int length = strlen(base) + sizeof suffix <= NAME_MAX + 1
+                     ? asprintf(&partial, "%s%s", name, suffix)
+                     : asprintf(&partial, "%.*s.%zu%s", (int)(base - name), name, number, suffix);
+    return length < 0 ? NULL : partial;
 }
 
 static int fail_at(const char *path, const char *what, int rc, struct tp_error *error)
@@ -64,7 +73,7 @@ static int check_empty(int directory)
     return rc;
 }
 
-static int open_folder(struct tp_synth_output *output, const char *path, struct tp_error *error)
+static int open_folder(struct tp_output *output, const char *path, struct tp_error *error)
 {
     output->made = mkdir(path, 0777) == 0;
     if (!output->made && errno != EEXIST)
@@ -78,10 +87,9 @@ static int open_folder(struct tp_synth_output *output, const char *path, struct 
     return rc < 0 ? fail_at(path, "list the folder", rc, error) : 0;
 }
 
-int tp_synth_output_open(const char *path, struct tp_synth_output **ret_output,
-                         struct tp_error *error)
+int tp_output_open(const char *path, struct tp_output **ret_output, struct tp_error *error)
 {
-    struct tp_synth_output *output = calloc(1, sizeof *output);
+    struct tp_output *output = calloc(1, sizeof *output);
     if (output == NULL || (output->path = strdup(path)) == NULL) {
         free(output);
         return tp_error_set(error, -ENOMEM, "out of memory");
@@ -89,47 +97,96 @@ int tp_synth_output_open(const char *path, struct tp_synth_output **ret_output,
     output->directory = -1;
     int rc = open_folder(output, path, error);
     if (rc < 0)
-        tp_synth_output_close(output);
+        tp_output_close(output);
     else
         *ret_output = output;
     return rc;
 }
 
-static int fail_to_write(const struct tp_synth_output *output, const char *name, int rc,
+static int fail_to_write(const struct tp_output *output, const char *name, int rc,
                          struct tp_error *error)
 {
     return tp_error_set(error, rc, "%s/%s: cannot write: %s", output->path, name, strerror(-rc));
 }
 
-int tp_synth_output_create(struct tp_synth_output *output, const char *name, int *ret_fd,
-                           struct tp_error *error)
+/* Makes the first `length` bytes of a name a folder, if there is none. */
+static int make_folder(struct tp_output *output, const char *name, size_t length)
 {
-    partial_name partial;
+    char **folders = realloc(output->folders, (output->n_folders + 1) * sizeof *output->folders);
+    if (folders == NULL)
+        return -ENOMEM;
+    output->folders = folders;
+    char *folder = strndup(name, length);
+    if (folder == NULL)
+        return -ENOMEM;
+    if (mkdirat(output->directory, folder, 0777) == 0) {
+        folders[output->n_folders++] = folder;
+        return 0;
+    }
+    int rc = errno == EEXIST ? 0 : -errno;
+    free(folder);
+    return rc;
+}
+
+static int make_folders(struct tp_output *output, const char *name)
+{
+    int rc = 0;
+    for (const char *slash = strchr(name, '/'); rc == 0 && slash != NULL;
+         slash = strchr(slash + 1, '/'))
+        rc = make_folder(output, name, (size_t)(slash - name));
+    return rc;
+}
+
+/* Opens a new file and takes the names over on success. */
+static int create(struct tp_output *output, char *name, char *partial)
+{
     struct output_file *files =
         realloc(output->files, (output->n_files + 1) * sizeof *output->files);
     if (files == NULL)
-        return fail_to_write(output, name, -ENOMEM, error);
+        return -ENOMEM;
     output->files = files;
-    char *copy = strdup(name);
-    if (copy == NULL)
-        return fail_to_write(output, name, -ENOMEM, error);
-    make_partial_name(name, partial);
+    int rc = make_folders(output, name);
+    if (rc < 0)
+        return rc;
     int fd = openat(output->directory, partial, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return -errno;
+    files[output->n_files++] = (struct output_file){name, partial, fd, false};
+    return fd;
+}
+
+int tp_output_create(struct tp_output *output, const char *name, int *ret_fd,
+                     struct tp_error *error)
+{
+    char *copy = strdup(name), *partial = make_partial_name(name, output->n_files);
+    int fd = copy == NULL || partial == NULL ? -ENOMEM : create(output, copy, partial);
     if (fd < 0) {
-        int rc = -errno;
         free(copy);
-        return fail_to_write(output, name, rc, error);
+        free(partial);
+        return fail_to_write(output, name, fd, error);
     }
-    files[output->n_files++] = (struct output_file){copy, fd, false};
     *ret_fd = fd;
     return 0;
 }
 
-int tp_synth_output_add(struct tp_synth_output *output, const char *name, const char *bytes,
-                        size_t length, struct tp_error *error)
+int tp_output_complete(struct tp_output *output, int fd, struct timespec modified,
+                       struct tp_error *error)
+{
+    const struct timespec times[] = {{.tv_nsec = UTIME_OMIT}, modified};
+    struct output_file *file = output->files;
+    while (file->fd != fd)
+        file++;
+    int rc = futimens(fd, times) < 0 || fsync(fd) < 0 ? -errno : 0;
+    close(fd);
+    file->fd = -1;
+    return rc < 0 ? fail_to_write(output, file->name, rc, error) : 0;
+}
+
+int tp_output_add(struct tp_output *output, const char *name, const char *bytes, size_t length,
+                  struct tp_error *error)
 {
     int fd = -1;
-    int rc = tp_synth_output_create(output, name, &fd, error);
+    int rc = tp_output_create(output, name, &fd, error);
     if (rc < 0)
         return rc;
     rc = tp_write_at(fd, bytes, length, 0);
@@ -159,12 +216,12 @@ static int copy_bytes(int from, int to, bool *ret_reading)
 }
 
 /* Copies the open file `from`, which is called FOLDER/NAME. */
-static int copy_open_file(struct tp_synth_output *output, int from, const char *folder,
-                          const char *name, struct tp_error *error)
+static int copy_open_file(struct tp_output *output, int from, const char *folder, const char *name,
+                          struct tp_error *error)
 {
     int to = -1;
     bool reading = true;
-    int rc = tp_synth_output_create(output, name, &to, error);
+    int rc = tp_output_create(output, name, &to, error);
     if (rc == -EEXIST)
         return tp_error_set(error, rc, "%s/%s: the checkpoint has a file of that name already",
                             folder, name);
@@ -177,8 +234,8 @@ static int copy_open_file(struct tp_synth_output *output, int from, const char *
 }
 
 /* Copies `name` if it is a regular file. */
-static int copy_file(struct tp_synth_output *output, const char *folder, int directory,
-                     const char *name, struct tp_error *error)
+static int copy_file(struct tp_output *output, const char *folder, int directory, const char *name,
+                     struct tp_error *error)
 {
     struct stat status;
     if (fstatat(directory, name, &status, 0) == 0 && !S_ISREG(status.st_mode))
@@ -192,7 +249,7 @@ static int copy_file(struct tp_synth_output *output, const char *folder, int dir
     return rc;
 }
 
-int tp_synth_output_copy(struct tp_synth_output *output, const char *folder, struct tp_error *error)
+int tp_output_copy(struct tp_output *output, const char *folder, struct tp_error *error)
 {
     DIR *stream = opendir(folder);
     if (stream == NULL)
@@ -207,49 +264,57 @@ int tp_synth_output_copy(struct tp_synth_output *output, const char *folder, str
     return rc;
 }
 
-static int rename_file(struct tp_synth_output *output, struct output_file *file)
+/* Some file systems cannot, and need not. */
+static void flush_folder(int directory, const char *name)
 {
-    partial_name partial;
-    make_partial_name(file->name, partial);
-    if (renameat(output->directory, partial, output->directory, file->name) < 0)
-        return -errno;
-    file->renamed = true;
-    return 0;
+    int fd = openat(directory, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    fsync(fd);
+    close(fd);
 }
 
-int tp_synth_output_commit(struct tp_synth_output *output, struct tp_error *error)
+int tp_output_commit(struct tp_output *output, struct tp_error *error)
 {
     for (size_t i = 0; i < output->n_files; i++) {
-        if (fsync(output->files[i].fd) < 0)
+        if (output->files[i].fd >= 0 && fsync(output->files[i].fd) < 0)
             return fail_to_write(output, output->files[i].name, -errno, error);
     }
     for (size_t i = 0; i < output->n_files; i++) {
-        int rc = rename_file(output, &output->files[i]);
-        if (rc < 0)
-            return fail_to_write(output, output->files[i].name, rc, error);
+        struct output_file *file = &output->files[i];
+        if (renameat(output->directory, file->partial, output->directory, file->name) < 0)
+            return fail_to_write(output, file->name, -errno, error);
+        file->renamed = true;
     }
-    fsync(output->directory); /* some file systems cannot, and need not */
+    for (size_t i = output->n_folders; i-- > 0;)
+        flush_folder(output->directory, output->folders[i]);
+    flush_folder(output->directory, ".");
     output->committed = true;
     return 0;
 }
 
-static void remove_file(const struct tp_synth_output *output, const struct output_file *file)
+static void close_file(const struct tp_output *output, const struct output_file *file)
 {
-    partial_name partial;
-    make_partial_name(file->name, partial);
-    unlinkat(output->directory, file->renamed ? file->name : partial, 0);
+    if (file->fd >= 0)
+        close(file->fd);
+    if (!output->committed)
+        unlinkat(output->directory, file->renamed ? file->name : file->partial, 0);
+    free(file->name);
+    free(file->partial);
 }
 
-void tp_synth_output_close(struct tp_synth_output *output)
+void tp_output_close(struct tp_output *output)
 {
     if (output == NULL)
         return;
-    for (size_t i = 0; i < output->n_files; i++) {
-        close(output->files[i].fd);
+    for (size_t i = 0; i < output->n_files; i++)
+        close_file(output, &output->files[i]);
+    for (size_t i = output->n_folders; i-- > 0;) {
         if (!output->committed)
-            remove_file(output, &output->files[i]);
-        free(output->files[i].name);
+            unlinkat(output->directory, output->folders[i], AT_REMOVEDIR);
+        free(output->folders[i]);
     }
+    free(output->folders);
     if (output->directory >= 0)
         close(output->directory);
     if (output->made && !output->committed)
