@@ -1,7 +1,16 @@
 /* Threads borrow a decoder, the memory to decode a block in, for the time of a read: as many
- * exist as threads have read at once. Without a cache, or when all of its tiles are in use, the
- * block that a read wants a part of stays in the decoder, and whoever wants the same block next
- * gets that decoder, if it is free: reading in sequence decodes each block once in any case. */
+ * exist as threads have read at once. How a read is served:
+ *
+ *   block in the cache     from there
+ *   all of a block         decoded to where it is wanted
+ *   a small part           decoded into the cache: a random read, or one of many
+ *   a large part           decoded in a decoder, where it stays
+ *
+ * Whoever wants the rest of a block next gets the decoder that holds it, if it is free, so that
+ * reading in sequence decodes each block once, in a few buffers that stay in the processor's cache.
+ * Those of the block cache do not: going through it made sequential reads a third slower. Without
+ * a block cache, or when all of its tiles are in use, small parts go the same way.
+ */
 #include "fs/checkpoint/packed.h"
 
 #include <errno.h>
@@ -21,6 +30,9 @@ struct decoder {
 };
 
 #define NO_FILE UINT64_MAX
+
+/* A part is small if it is at most one in so many of the block. */
+enum { SMALL_PART = 4 };
 
 struct tp_blocks {
     struct tp_cache *cache; /* NULL: none */
@@ -289,11 +301,11 @@ static int read_block(struct tp_source *source, const struct tp_packed_block *bl
 {
     struct tp_cache *cache = source->packed->blocks->cache;
     const struct tp_tile *tile;
-    bool is_whole = length == block->length;
+    bool is_whole = length == block->length, is_small = length <= block->length / SMALL_PART;
     int rc = -ENOENT;
     if (cache != NULL)
         rc = tp_cache_acquire(cache, key_of(source->packed, block),
-                              is_whole ? TP_CACHE_LOOK : TP_CACHE_FILL, fill, source, &tile);
+                              is_small ? TP_CACHE_FILL : TP_CACHE_LOOK, fill, source, &tile);
     if (rc == 0) {
         memcpy(target, (const uint8_t *)tile->data + skip, length);
         tp_cache_release(cache, tile);

@@ -1,9 +1,8 @@
 /* Reading packed files: tensorport-pack(5), decode/packed.h.
  *
- * A block is decoded whole and its checksum compared, or its bytes are not delivered. Those that a
- * read covers are decoded where it wants them; of the others, which it wants a part of, the decoded
- * bytes are kept in a cache that all packed files of a checkpoint share (fs/cache): the next read
- * wants the rest of them, and a random one may come back.
+ * A block is decoded whole and its checksum compared, or its bytes are not delivered. Blocks that
+ * small reads want a part of are kept in a cache that all packed files of a checkpoint share
+ * (fs/cache): random reads come back to them. packed.c tells the rest.
  */
 #ifndef TENSORPORT_FS_CHECKPOINT_PACKED_H
 #define TENSORPORT_FS_CHECKPOINT_PACKED_H

@@ -204,10 +204,21 @@ static size_t prefetch_threads(void)
     return spare_processors() < MOST ? spare_processors() : MOST;
 }
 
+/* Both caches share what is allowed. Of a packed checkpoint the unpacked blocks are what is dear,
+ * and what random reads come back to; tiles are only needed for streams. */
+static int make_caches(struct session *session)
+{
+    enum { SHARE = 8 };
+    size_t all = session->options->serve.cache_size;
+    size_t tiles = session->checkpoint->blocks == NULL ? all : all / SHARE;
+    int rc = tp_cache_new(tiles, TP_TILE_SIZE, &session->tree->reading.cache);
+    return rc < 0 ? rc : tp_checkpoint_cache_blocks(session->checkpoint, all - tiles);
+}
+
 static int start_reading(struct session *session, struct tp_error *error)
 {
     struct tp_reading *reading = &session->tree->reading;
-    int rc = tp_cache_new(session->options->serve.cache_size, TP_TILE_SIZE, &reading->cache);
+    int rc = make_caches(session);
     if (rc < 0)
         return tp_error_set(error, rc, "cannot reserve %llu bytes for the cache",
                             (unsigned long long)session->options->serve.cache_size);

@@ -7,6 +7,9 @@
  *   no stream, tile was here lately  fill it: it is being read again (see fs/cache)
  *   no stream                        into the buffer: work in proportion to the request
  *
+ * The source of a packed checkpoint has a cache of its own for what is read again, whose blocks are
+ * far smaller: there, tiles are for streams only.
+ *
  * Read-ahead is for readers that wait for each answer before they ask again: while an answer
  * is copied out, the prefetcher decodes the next tile on another processor. A reader with
  * several requests in flight (the kernel's own read-ahead) keeps the processors busy as it is,
@@ -188,9 +191,11 @@ static int read_piece(struct tp_reader *reader, uint64_t offset, size_t length, 
 {
     struct tp_cache *cache = reader->reading->cache;
     struct tp_tile_key key = {reader->file, offset / TP_TILE_SIZE};
-    enum tp_cache_use use = !sequential            ? TP_CACHE_RANDOM
-                            : length < LARGE_PIECE ? TP_CACHE_STREAM
-                                                   : TP_CACHE_LOOK;
+    const struct tp_source *source = reader->content->source;
+    bool cached_below = source != NULL && source->packed != NULL;
+    enum tp_cache_use use = sequential && length < LARGE_PIECE ? TP_CACHE_STREAM
+                            : sequential || cached_below       ? TP_CACHE_LOOK
+                                                               : TP_CACHE_RANDOM;
     int rc = -ENOENT;
     *ret_tile = NULL;
     if (reader->size >= SMALL_FILE)

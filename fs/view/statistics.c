@@ -12,6 +12,7 @@
 #include "config.h"
 #include "fs/base/json_text.h"
 #include "fs/base/text.h"
+#include "fs/checkpoint/packed.h"
 #include "fs/view/tree.h"
 
 struct counter {
@@ -22,13 +23,35 @@ struct counter {
     const char *help;
 };
 
-enum { N_COUNTERS_MAX = 32 };
+enum { N_COUNTERS_MAX = 48 };
 
 static uint64_t uptime_seconds(const struct tp_tree *tree)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     return now.tv_sec > tree->mounted.tv_sec ? (uint64_t)(now.tv_sec - tree->mounted.tv_sec) : 0;
+}
+
+/* Those of the cache of unpacked blocks, if the checkpoint is packed. */
+static size_t collect_blocks(const struct tp_checkpoint *checkpoint, struct counter *counters)
+{
+    struct tp_cache_counters blocks;
+    if (checkpoint->blocks == NULL)
+        return 0;
+    tp_blocks_count(checkpoint->blocks, &blocks);
+    const struct counter all[] = {
+        {"blocks", "capacity_bytes", true, blocks.capacity, "Bytes of unpacked blocks to keep"},
+        {"blocks", "bytes", true, blocks.bytes, "Bytes of unpacked blocks kept"},
+        {"blocks", "hits", false, blocks.hits, "Unpacked blocks found ready"},
+        {"blocks", "waits", false, blocks.waits, "Blocks found being unpacked"},
+        {"blocks", "misses", false, blocks.misses, "Unpacked blocks not found"},
+        {"blocks", "fills", false, blocks.fills, "Blocks unpacked to be kept"},
+        {"blocks", "failures", false, blocks.failures, "Blocks that could not be unpacked"},
+        {"blocks", "evictions", false, blocks.evictions, "Unpacked blocks that made room"},
+        {"blocks", "refusals", false, blocks.refusals, "Reads that found every block in use"},
+    };
+    memcpy(counters, all, sizeof all);
+    return sizeof all / sizeof *all;
 }
 
 static size_t collect(struct tp_tree *tree, struct counter counters[N_COUNTERS_MAX])
@@ -69,8 +92,9 @@ static size_t collect(struct tp_tree *tree, struct counter counters[N_COUNTERS_M
         {"process", "max_rss_bytes", true, (uint64_t)usage.ru_maxrss * 1024,
          "Largest resident memory so far"},
     };
+    size_t n = sizeof all / sizeof *all;
     memcpy(counters, all, sizeof all);
-    return sizeof all / sizeof *all;
+    return n + collect_blocks(tree->checkpoint, counters + n);
 }
 
 int tp_statistics_json(struct tp_tree *tree, char **ret_text, size_t *ret_length)
