@@ -5,8 +5,11 @@ dist_man_MANS = \
 	man/tensorport-manifest.5 \
 	man/tensorport-mount.8 \
 	man/tensorport-mounts.1 \
+	man/tensorport-pack.1 \
+	man/tensorport-pack.5 \
 	man/tensorport-run.1 \
 	man/tensorport-synth.1 \
 	man/tensorport-umount.1 \
 	man/tensorport-verify.1 \
+	man/tensorport-unpack.1 \
 	man/tensorport.1

@@ -164,6 +164,17 @@ static int open_source(struct opening *opening, struct tp_source *source, const 
     return open_packed(opening, source, name, error);
 }
 
+/* A single file is the one that was named, whatever else there is. */
+static int open_shard(struct opening *opening, struct tp_source *shard, const char *name)
+{
+    if (opening->only_file == NULL)
+        return open_source(opening, shard, name, opening->error);
+    if (opening->only_is_packed)
+        return open_packed(opening, shard, name, opening->error);
+    return tp_source_open(shard, opening->checkpoint->directory, name, opening->log,
+                          opening->error);
+}
+
 static int open_shards(struct opening *opening, const char *const *names, size_t n)
 {
     struct tp_checkpoint *checkpoint = opening->checkpoint;
@@ -172,8 +183,7 @@ static int open_shards(struct opening *opening, const char *const *names, size_t
         return out_of_memory(opening);
     for (size_t i = 0; i < n; i++) {
         struct tp_source *shard = &checkpoint->shards[i];
-        int rc = opening->only_is_packed ? open_packed(opening, shard, names[i], opening->error)
-                                         : open_source(opening, shard, names[i], opening->error);
+        int rc = open_shard(opening, shard, names[i]);
         if (rc < 0)
             return rc;
         checkpoint->n_shards++;

@@ -289,7 +289,7 @@ static int pack_file(struct tp_pack_run *run, const char *name)
 static int check_input(struct tp_pack_run *run)
 {
     struct tp_checkpoint *checkpoint;
-    int rc = tp_checkpoint_open(run->options->input, run->options->log, &checkpoint, run->error);
+    int rc = tp_checkpoint_open(run->options->input, NULL, &checkpoint, run->error);
     if (rc < 0)
         return rc;
     if (checkpoint->blocks != NULL)

@@ -15,6 +15,12 @@ EXPORT_TESTS = \
 EXTRA_DIST += \
 	$(EXPORT_TESTS) \
 	tests/export/formats.py \
+	tests/export/test_pack.py \
+	tests/export/test_run.py
+
+EXTRA_DIST += \
+	$(EXPORT_TESTS) \
+	tests/export/packed.py \
 	tests/export/support.py
 
 if PYTHON_TESTS
