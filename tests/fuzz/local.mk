@@ -4,10 +4,14 @@
 #     clang -fsanitize=fuzzer,address,undefined -std=gnu11 -g -O2 -I. \
 #         tests/fuzz/fuzz_json.c decode/{dtype,error,json,npy,safetensors}.c -o fuzz-json
 #     mkdir found && ./fuzz-json found tests/fuzz/corpus/json
+#
+# fuzz_packed.c needs what it calls instead, decode/{bitshuffle,bitshuffle_*,block,codec,codec_*,
+# dtype,error,packed}.c, with -mavx2 -mf16c -mfma -mbmi2 -mavx512{f,bw,vl,dq} -llz4 -lxxhash.
 replay_tests = \
 	tests/fuzz/replay-json \
 	tests/fuzz/replay-json-edit \
 	tests/fuzz/replay-npy \
+	tests/fuzz/replay-packed \
 	tests/fuzz/replay-safetensors
 check_PROGRAMS += $(replay_tests)
 TESTS += $(replay_tests)
@@ -25,6 +29,11 @@ tests_fuzz_replay_json_edit_LDADD = $(DECODE_LIBS)
 tests_fuzz_replay_npy_SOURCES = tests/fuzz/fuzz_npy.c tests/fuzz/replay.c
 tests_fuzz_replay_npy_CPPFLAGS = $(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/npy"'
 tests_fuzz_replay_npy_LDADD = $(DECODE_LIBS)
+
+tests_fuzz_replay_packed_SOURCES = tests/fuzz/fuzz_packed.c tests/fuzz/replay.c
+tests_fuzz_replay_packed_CPPFLAGS = $(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/packed"'
+tests_fuzz_replay_packed_CFLAGS = $(AM_CFLAGS) $(XXHASH_CFLAGS)
+tests_fuzz_replay_packed_LDADD = $(DECODE_LIBS)
 
 tests_fuzz_replay_safetensors_SOURCES = tests/fuzz/fuzz_safetensors.c tests/fuzz/replay.c
 tests_fuzz_replay_safetensors_CPPFLAGS = \

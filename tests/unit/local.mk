@@ -16,6 +16,7 @@ EXTRA_DIST += tests/kit tests/unit/lsan.supp
 
 if HAVE_CRITERION
 unit_tests = \
+	tests/unit/test-bitshuffle \
 	tests/unit/test-cache \
 	tests/unit/test-codec \
 	tests/unit/test-dtype \
@@ -24,6 +25,7 @@ unit_tests = \
 	tests/unit/test-names \
 	tests/unit/test-npy \
 	tests/unit/test-options \
+	tests/unit/test-packed \
 	tests/unit/test-safetensors \
 	tests/unit/test-tile \
 	tests/unit/test-value-statistics
@@ -32,6 +34,10 @@ TESTS += $(unit_tests)
 
 UNIT_CFLAGS = $(AM_CFLAGS) $(CRITERION_CFLAGS)
 UNIT_LIBS = $(DECODE_LIBS) $(CRITERION_LIBS)
+
+tests_unit_test_bitshuffle_SOURCES = tests/unit/test_bitshuffle.c tests/unit/test_codec.h
+tests_unit_test_bitshuffle_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_bitshuffle_LDADD = $(UNIT_LIBS)
 
 tests_unit_test_cache_SOURCES = tests/unit/test_cache.c
 tests_unit_test_cache_CFLAGS = $(UNIT_CFLAGS)
@@ -68,6 +74,10 @@ tests_unit_test_npy_LDADD = $(UNIT_LIBS)
 tests_unit_test_options_SOURCES = fs/mount/options.c tests/unit/test_options.c
 tests_unit_test_options_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_options_LDADD = $(FS_LIBS) $(CRITERION_LIBS)
+
+tests_unit_test_packed_SOURCES = tests/unit/test_packed.c
+tests_unit_test_packed_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_packed_LDADD = $(UNIT_LIBS)
 
 tests_unit_test_safetensors_SOURCES = tests/unit/read_file.h tests/unit/test_safetensors.c
 tests_unit_test_safetensors_CFLAGS = $(UNIT_CFLAGS)

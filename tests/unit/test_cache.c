@@ -246,6 +246,28 @@ Test(cache, second_reader_hits)
     tp_cache_free(cache);
 }
 
+/* In any case, but to stay only at the second time. */
+Test(cache, fill_keeps_what_comes_back)
+{
+    struct tp_cache *cache = make_cache(N_TILES);
+    struct source source;
+    const struct tp_tile *tile = NULL;
+    source_init(&source, 1);
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(acquire(cache, TP_CACHE_FILL, &source, 0, &tile), 0);
+        tp_cache_release(cache, tile);
+        cr_assert_eq(source.fills, (unsigned)i + 1);
+        if (i == 0) {
+            scan(cache, &source, 1, QUEUE_SHARE);
+            cr_assert_not(holds(cache, &source, 0));
+            source.fills = 1;
+        }
+    }
+    scan(cache, &source, 100, LONG_SCAN);
+    cr_assert(holds(cache, &source, 0));
+    tp_cache_free(cache);
+}
+
 Test(cache, absent_tile_is_filled_for_streams_only)
 {
     struct tp_cache *cache = make_cache(N_TILES);
