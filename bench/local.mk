@@ -1,6 +1,9 @@
 # What tells how fast it is; see bench/README.md. The programs are built with everything else, so
 # that they stay compilable.
-noinst_PROGRAMS += bench/codec bench/nullfs bench/reader
+noinst_PROGRAMS += bench/blocks bench/codec bench/nullfs bench/reader
+
+bench_blocks_SOURCES = bench/blocks.c
+bench_blocks_LDADD = $(DECODE_LIBS)
 
 bench_codec_SOURCES = bench/codec.c
 bench_codec_LDADD = $(DECODE_LIBS)
@@ -24,6 +27,7 @@ EXTRA_DIST += \
 	bench/measure.py \
 	bench/model.py \
 	bench/mounts.py \
+	bench/pack.py \
 	bench/reads.py \
 	bench/report.py \
 	bench/run.py

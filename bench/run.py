@@ -19,6 +19,7 @@ import codec
 import exports
 import loads
 import model
+import pack
 import reads
 import report
 from bench import MEMORY_FOLDER, Bench, Skipped
@@ -43,6 +44,7 @@ CASES = [
     Case("cache", reads.cache_pays),
     Case("disk", reads.disk_source),
     Case("codecs", codec.codecs),
+    Case("pack", pack.pack),
     Case("20b", model.model_20b),
     Case("copied", loads.copied),
     Case("converted", loads.converted),
@@ -81,7 +83,8 @@ def parse(arguments):
 
 def find_programs(build):
     programs = {"tensorport-mount": build / "tensorport-mount", "nullfs": build / "bench/nullfs",
-                "reader": build / "bench/reader", "codec": build / "bench/codec"}
+                "reader": build / "bench/reader", "codec": build / "bench/codec",
+                "blocks": build / "bench/blocks"}
     for path in programs.values():
         if not os.access(path, os.X_OK):
             sys.exit(f"{path} is missing: run 'make' first, or give --build-dir")
