@@ -55,7 +55,7 @@ INLINE void join(size_t unit, __m256i *a, __m256i *b)
     }
 }
 
-#include "decode/bitshuffle_network.h"
+#include "decode/bitshuffle_network.inc"
 
 /* One step of the scalar file's transpose_8x8(), on four matrices. */
 INLINE __m256i exchange(__m256i x, int distance, uint64_t mask)
@@ -116,7 +116,7 @@ INLINE void write_elements(const uint8_t *rows, size_t step, uint8_t *target, si
         _mm256_storeu_si256((__m256i *)(target + j * LANES), v[j]);
 }
 
-#include "decode/bitshuffle_loops.h"
+#include "decode/bitshuffle_loops.inc"
 
 /* The width is a constant in each call, and everything above melts into it. */
 void tp_bitshuffle_avx2(const uint8_t *source, uint8_t *target, size_t n, size_t width)

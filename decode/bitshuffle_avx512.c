@@ -62,7 +62,7 @@ INLINE void join(size_t unit, __m512i *a, __m512i *b)
     }
 }
 
-#include "decode/bitshuffle_network.h"
+#include "decode/bitshuffle_network.inc"
 
 /* LANES elements to LANES / 8 bytes of each row; rows begin `step` bytes apart. */
 INLINE void write_rows(const uint8_t *source, uint8_t *rows, size_t step, size_t width)
@@ -98,7 +98,7 @@ INLINE void write_elements(const uint8_t *rows, size_t step, uint8_t *target, si
     UNROLL for (size_t j = 0; j < width; j++) _mm512_storeu_si512(target + j * LANES, v[j]);
 }
 
-#include "decode/bitshuffle_loops.h"
+#include "decode/bitshuffle_loops.inc"
 
 /* The width is a constant in each call, and everything above melts into it. */
 void tp_bitshuffle_avx512(const uint8_t *source, uint8_t *target, size_t n, size_t width)

@@ -3,8 +3,8 @@ noinst_LIBRARIES += libdecode.a
 libdecode_a_SOURCES = \
 	decode/bitshuffle.c \
 	decode/bitshuffle.h \
-	decode/bitshuffle_loops.h \
-	decode/bitshuffle_network.h \
+	decode/bitshuffle_loops.inc \
+	decode/bitshuffle_network.inc \
 	decode/bitshuffle_scalar.c \
 	decode/bitshuffle_tables.h \
 	decode/block.c \

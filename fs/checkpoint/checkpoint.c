@@ -68,8 +68,7 @@ static void take_suffix_off(char *name)
 static size_t sort_names(char **names, size_t n)
 {
     size_t n_unique = 0;
-    if (n > 0)
-        qsort(names, n, sizeof *names, compare_strings);
+    qsort(names, n, sizeof *names, compare_strings);
     for (size_t i = 0; i < n; i++) {
         if (n_unique > 0 && strcmp(names[n_unique - 1], names[i]) == 0)
             free(names[i]);
@@ -112,7 +111,7 @@ static int list_folder(struct opening *opening, char ***ret_names, size_t *ret_n
     }
     closedir(stream);
     if (rc == 0) {
-        *ret_n = sort_names(names, n);
+        *ret_n = n == 0 ? 0 : sort_names(names, n);
         *ret_names = names;
         return 0;
     }

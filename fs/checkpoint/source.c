@@ -15,13 +15,12 @@
 #include "fs/base/gate.h"
 #include "fs/checkpoint/packed.h"
 
-/* Opens the file `stored_name` and notes what it is. The names are the caller's until it succeeds.
- */
-static int open_stored(struct tp_source *source, int directory, char *name, char *stored_name,
+/* Opens the file and notes what it is; the names are not set yet. */
+static int open_stored(struct tp_source *source, int directory, const char *stored_name,
                        const struct tp_log *log, struct tp_error *error)
 {
-    int fd = openat(directory, stored_name,
-                    O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not block */
+    int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK; /* a FIFO must not block */
+    int fd = openat(directory, stored_name, flags);
     if (fd < 0)
         return tp_error_set(error, -errno, "%s: cannot open: %s", stored_name, strerror(errno));
     struct stat status;
@@ -37,8 +36,6 @@ static int open_stored(struct tp_source *source, int directory, char *name, char
         return rc;
     }
     *source = (struct tp_source){
-        .name = name,
-        .stored_name = stored_name,
         .directory = directory,
         .fd = fd,
         .device = status.st_dev,
@@ -60,12 +57,15 @@ static int open_named(struct tp_source *source, int directory, const char *name,
         free(own_name);
         return tp_error_set(error, -ENOMEM, "out of memory");
     }
-    int rc = open_stored(source, directory, own_name, stored_name, log, error);
-    if (rc < 0) {
+    int rc = open_stored(source, directory, stored_name, log, error);
+    if (rc != 0) {
         free(own_name);
         free(stored_name);
+        return rc;
     }
-    return rc;
+    source->name = own_name;
+    source->stored_name = stored_name;
+    return 0;
 }
 
 int tp_source_open(struct tp_source *source, int directory, const char *name,

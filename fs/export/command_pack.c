@@ -37,6 +37,8 @@ static const struct tp_program unpack_program = {
 struct command {
     const struct tp_program *program;
     struct tp_pack_options options;
+    struct tp_log log;
+    struct tp_stop stop;
     bool quiet;
 };
 
@@ -88,20 +90,19 @@ static void print_summary(const struct command *command, const struct tp_pack_su
 /* When a signal came the files are cleaned up, and the signal ends the program. */
 static int run(struct command *command)
 {
-    struct tp_log log = {.program = command->program->name,
-                         .level = command->quiet ? TP_LOG_ERROR : TP_LOG_WARNING};
     struct tp_pack_summary summary;
     struct tp_error error = {""};
-    struct tp_stop stop;
     double start = now();
-    command->options.log = &log;
-    command->options.stop = &stop;
+    command->log = (struct tp_log){.program = command->program->name,
+                                   .level = command->quiet ? TP_LOG_ERROR : TP_LOG_WARNING};
+    command->options.log = &command->log;
+    command->options.stop = &command->stop;
     if (command->quiet)
         command->options.progress = TP_PROGRESS_NONE;
-    tp_stop_hold(&stop);
+    tp_stop_hold(&command->stop);
     int rc = command->program == &pack_program ? tp_pack(&command->options, &summary, &error)
                                                : tp_unpack(&command->options, &summary, &error);
-    tp_stop_release(&stop);
+    tp_stop_release(&command->stop);
     if (rc < 0) {
         fprintf(stderr, "%s: %s\n", command->program->name, error.text);
         return 1;

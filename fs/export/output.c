@@ -137,36 +137,41 @@ static int make_folders(struct tp_output *output, const char *name)
     return rc;
 }
 
-/* Opens a new file and takes the names over on success. */
-static int create(struct tp_output *output, char *name, char *partial)
+static int make_room(struct tp_output *output)
 {
     struct output_file *files =
         realloc(output->files, (output->n_files + 1) * sizeof *output->files);
     if (files == NULL)
         return -ENOMEM;
     output->files = files;
-    int rc = make_folders(output, name);
-    if (rc < 0)
+    return 0;
+}
+
+/* Opens a new file; takes both names over in any case. */
+static int create(struct tp_output *output, char *name, char *partial, int *ret_fd)
+{
+    int fd = -1, rc = name == NULL || partial == NULL ? -ENOMEM : make_room(output);
+    if (rc == 0)
+        rc = make_folders(output, name);
+    if (rc == 0) {
+        fd = openat(output->directory, partial, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        rc = fd < 0 ? -errno : 0;
+    }
+    if (fd < 0) {
+        free(name);
+        free(partial);
         return rc;
-    int fd = openat(output->directory, partial, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0)
-        return -errno;
-    files[output->n_files++] = (struct output_file){name, partial, fd, false};
-    return fd;
+    }
+    output->files[output->n_files++] = (struct output_file){name, partial, fd, false};
+    *ret_fd = fd;
+    return 0;
 }
 
 int tp_output_create(struct tp_output *output, const char *name, int *ret_fd,
                      struct tp_error *error)
 {
-    char *copy = strdup(name), *partial = make_partial_name(name, output->n_files);
-    int fd = copy == NULL || partial == NULL ? -ENOMEM : create(output, copy, partial);
-    if (fd < 0) {
-        free(copy);
-        free(partial);
-        return fail_to_write(output, name, fd, error);
-    }
-    *ret_fd = fd;
-    return 0;
+    int rc = create(output, strdup(name), make_partial_name(name, output->n_files), ret_fd);
+    return rc < 0 ? fail_to_write(output, name, rc, error) : 0;
 }
 
 int tp_output_complete(struct tp_output *output, int fd, struct timespec modified,

@@ -29,15 +29,20 @@ static uint32_t width_of(enum tp_dtype dtype)
     return dtype == TP_C64 ? 4 : (uint32_t)tp_dtype_size(dtype);
 }
 
+/* Whether bytes of that width go with what is before them. */
+static bool joins(const struct tp_packed_region *region, uint64_t length, uint32_t width)
+{
+    bool is_aligned = width == 0 || region->length % width == 0;
+    return length < SMALL_TENSOR || (region->width == width && is_aligned);
+}
+
 /* One behind the other; `regions` has room. */
 static void add_region(struct tp_packed_region *regions, size_t *n, uint64_t length, uint32_t width)
 {
-    struct tp_packed_region *last = *n > 0 ? &regions[*n - 1] : NULL;
     if (length == 0)
         return;
-    if (last != NULL && (length < SMALL_TENSOR ||
-                         (last->width == width && (width == 0 || last->length % width == 0))))
-        last->length += length;
+    if (*n > 0 && joins(&regions[*n - 1], length, width))
+        regions[*n - 1].length += length;
     else
         regions[(*n)++] = (struct tp_packed_region){.length = length, .width = width};
 }
@@ -47,7 +52,7 @@ static int read_header(struct tp_source *source, struct tp_safetensors *ret_head
                        uint64_t *ret_length)
 {
     uint8_t field[TP_SAFETENSORS_LENGTH_BYTES];
-    uint64_t length;
+    uint64_t length = 0;
     if (source->size < sizeof field)
         return -EINVAL;
     int rc = tp_source_read(source, field, sizeof field, 0);
@@ -80,15 +85,18 @@ static int make_regions(struct tp_source *source, struct tp_packed_region **ret_
         return rc;
     struct tp_packed_region *regions = calloc(header.n_entries + 1, sizeof *regions);
     size_t n = 0;
-    if (regions != NULL)
-        add_region(regions, &n, length, 0);
-    for (size_t i = 0; regions != NULL && i < header.n_entries; i++)
+    if (regions == NULL) {
+        tp_safetensors_clear(&header);
+        return -ENOMEM;
+    }
+    add_region(regions, &n, length, 0);
+    for (size_t i = 0; i < header.n_entries; i++)
         add_region(regions, &n, header.entries[i].end - header.entries[i].begin,
                    width_of(header.entries[i].dtype));
     tp_safetensors_clear(&header);
     *ret_regions = regions;
     *ret_n = n;
-    return regions == NULL ? -ENOMEM : 0;
+    return 0;
 }
 
 /* ---- one file ---- */
