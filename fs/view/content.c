@@ -92,7 +92,8 @@ int tp_content_read(const struct tp_content *content, uint64_t offset, size_t le
 bool tp_content_stored(const struct tp_content *content, uint64_t offset,
                        struct tp_source **ret_source, uint64_t *ret_offset)
 {
-    if (content->kind != TP_CONTENT_COPY || offset < content->head_length)
+    if (content->kind != TP_CONTENT_COPY || offset < content->head_length ||
+        (content->source != NULL && content->source->packed != NULL))
         return false;
     *ret_source = content->source;
     *ret_offset = content->offset + (offset - content->head_length);

@@ -44,7 +44,8 @@ static inline uint64_t tp_content_size(const struct tp_content *content)
 int tp_content_read(const struct tp_content *content, uint64_t offset, size_t length, void *target);
 
 /* Where the byte `offset` of the file lies in the checkpoint as it is, and those behind it: false
- * for heads and for what is decoded. Whoever reads there himself calls tp_source_verify() after. */
+ * for heads, for what is decoded, and for packed files. Whoever reads there himself calls
+ * tp_source_verify() after. */
 bool tp_content_stored(const struct tp_content *content, uint64_t offset,
                        struct tp_source **ret_source, uint64_t *ret_offset);
 

@@ -249,6 +249,25 @@ def single_files_are_checkpoints():
 
 
 @test
+def conversions_are_the_same():
+    """Of bytes that convert would otherwise copy in the kernel as well."""
+    with scratch() as folder:
+        plain = generated(folder / "plain" / "m", 21)
+        packed = folder / "packed" / "m"
+        packed.parent.mkdir()
+        must("pack", plain, packed)
+        for options in (("--precision", "source"), ("--precision", "float16", "--mxfp4", "packed")):
+            for name, source in (("a", plain), ("b", packed)):
+                done = tensorport("convert", source, folder / name, "-q", *options)
+                assert done.returncode == 0, done
+            a, b = ({path: digest for path, (digest, _) in contents(folder / name).items()}
+                    for name in ("a", "b"))
+            assert a == b
+            shutil.rmtree(folder / "a")
+            shutil.rmtree(folder / "b")
+
+
+@test
 def readers_share_blocks():
     """The cache stays within what is allowed, is used, and serves several readers at once."""
     with scratch() as folder:
