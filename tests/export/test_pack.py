@@ -587,6 +587,29 @@ def interrupted_runs_leave_nothing():
 
 
 @test
+def killed_runs_leave_no_final_names():
+    """Not even the last of many files has its name before all of them are on the disk."""
+    with scratch() as folder:
+        n = 10_000_000
+        data = normal_bf16(1_000_000) * 10
+        write_shards(folder / "m", [{f"t{i}": ("BF16", (n,), data)} for i in range(4)])
+        must("pack", folder / "m", folder / "p", "-q")
+        numbers, killed = random.Random(2), 0
+        for i in range(10):
+            command, source = (("pack", "m"), ("unpack", "p"))[i % 2]
+            process = subprocess.Popen([PROGRAM, command, "-q", folder / source, folder / "out"])
+            wait_for(lambda: (folder / "out").exists() or process.poll() is not None, "the output")
+            time.sleep(numbers.uniform(0, 0.05))
+            process.kill()
+            if process.wait(30) != 0:
+                killed += 1
+                assert all(path.name.endswith(".partial") for path in walk(folder / "out"))
+                refused(command, folder / source, folder / "out", says=["not empty"])
+            shutil.rmtree(folder / "out", ignore_errors=True)
+        assert killed >= 5, killed
+
+
+@test
 def no_room_is_one_error():
     """A limit on the size of files stands in for a full disk."""
     with scratch() as folder:

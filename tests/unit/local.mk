@@ -28,6 +28,7 @@ unit_tests = \
 	tests/unit/test-packed \
 	tests/unit/test-safetensors \
 	tests/unit/test-tile \
+	tests/unit/test-unpack \
 	tests/unit/test-value-statistics
 check_PROGRAMS += $(unit_tests)
 TESTS += $(unit_tests)
@@ -90,6 +91,17 @@ tests_unit_test_tile_LDADD = $(CRITERION_LIBS)
 tests_unit_test_value_statistics_SOURCES = tests/unit/test_value_statistics.c
 tests_unit_test_value_statistics_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_value_statistics_LDADD = $(UNIT_LIBS)
+
+tests_unit_test_unpack_SOURCES = \
+	fs/export/files.c \
+	fs/export/output.c \
+	fs/export/pack.c \
+	fs/export/pack_copy.c \
+	fs/export/turns.c \
+	fs/export/unpack.c \
+	tests/unit/test_unpack.c
+tests_unit_test_unpack_CFLAGS = $(UNIT_CFLAGS) $(XXHASH_CFLAGS)
+tests_unit_test_unpack_LDADD = $(FS_LIBS) $(CRITERION_LIBS)
 else
 TESTS += tests/unit/criterion-is-missing
 endif
