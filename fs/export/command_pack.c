@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "fs/base/json_text.h"
 #include "fs/base/options.h"
 #include "fs/base/workers.h"
 #include "fs/export/commands.h"
@@ -87,6 +88,23 @@ static void print_summary(const struct command *command, const struct tp_pack_su
            n_copied, copied, seconds, rate);
 }
 
+static void print_json_summary(const struct tp_pack_summary *summary, double seconds)
+{
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "event", "done");
+    tp_json_add_unsigned(object, "files_packed", summary->n_packed);
+    tp_json_add_unsigned(object, "bytes_original", summary->original_bytes);
+    tp_json_add_unsigned(object, "bytes_packed", summary->packed_bytes);
+    tp_json_add_unsigned(object, "files_copied", summary->n_files - summary->n_packed);
+    tp_json_add_unsigned(object, "bytes_copied", summary->copied_bytes);
+    cJSON_AddNumberToObject(object, "seconds", seconds);
+    char *text = cJSON_PrintUnformatted(object);
+    if (text != NULL)
+        printf("%s\n", text);
+    cJSON_free(text);
+    cJSON_Delete(object);
+}
+
 /* When a signal came the files are cleaned up, and the signal ends the program. */
 static int run(struct command *command)
 {
@@ -107,7 +125,9 @@ static int run(struct command *command)
         fprintf(stderr, "%s: %s\n", command->program->name, error.text);
         return 1;
     }
-    if (!command->quiet && command->options.progress != TP_PROGRESS_JSON)
+    if (!command->quiet && command->options.progress == TP_PROGRESS_JSON)
+        print_json_summary(&summary, now() - start);
+    else if (!command->quiet)
         print_summary(command, &summary, now() - start);
     return 0;
 }

@@ -3,6 +3,7 @@ the packed checkpoint is the mount of the plain one, and whatever is broken is a
 
 import errno
 import hashlib
+import json
 import os
 import random
 import resource
@@ -171,8 +172,12 @@ def modes_and_output():
             os.umask(old)
         assert out == ""
         assert all((folder / "p" / path).stat().st_mode & 0o777 == 0o640 for path in walk(folder / "p"))
-        lines = must("unpack", folder / "p", folder / "u", "--progress", "json").splitlines()
-        assert all(line.startswith('{"event"') for line in lines), lines
+        lines = [json.loads(line) for line in
+                 must("unpack", folder / "p", folder / "u", "--progress", "json").splitlines()]
+        weights = [path for path in walk(checkpoint("tiny")) if path.suffix == ".safetensors"]
+        assert lines[-1]["event"] == "done" and lines[-1]["files_packed"] == len(weights), lines
+        assert lines[-1]["bytes_original"] == sum((checkpoint("tiny") / path).stat().st_size
+                                                  for path in weights)
         (folder / "empty").mkdir()
         must("unpack", folder / "p", folder / "empty", "--progress", "none")
 
