@@ -1,15 +1,16 @@
 /* Threads borrow a decoder, the memory to decode a block in, for the time of a read: as many
  * exist as threads have read at once. How a read is served:
  *
- *   block in the cache     from there
- *   all of a block         decoded to where it is wanted
- *   a small part           decoded into the cache: a random read, or one of many
- *   a large part           decoded in a decoder, where it stays
+ *   a part of a block that a free decoder holds   from there
+ *   a block in the cache                          from there
+ *   all of a block                                decoded to where it is wanted
+ *   a small part                                  decoded into the cache: it may come back
+ *   a large part                                  decoded in a decoder, which holds it
  *
- * Whoever wants the rest of a block next gets the decoder that holds it, if it is free, so that
- * reading in sequence decodes each block once, in a few buffers that stay in the processor's cache.
- * Those of the block cache do not: going through it made sequential reads a third slower. Without
- * a block cache, or when all of its tiles are in use, small parts go the same way.
+ * Reading in sequence takes blocks in large parts and their ends in small ones, and so decodes each
+ * block once, in a few buffers that stay in the processor's cache. Those of the block cache do not:
+ * going through it made sequential reads a third slower. Without a block cache, or when all of its
+ * tiles are in use, small parts are treated as large ones.
  */
 #include "fs/checkpoint/packed.h"
 
@@ -116,19 +117,34 @@ static struct decoder *new_decoder(size_t room)
     return NULL;
 }
 
-/* Takes the decoder that holds the block, or any, or a new one. NULL when out of memory. */
-static struct decoder *borrow(struct tp_blocks *blocks, struct tp_tile_key wanted)
+/* Where the decoder that holds the block hangs; where there is none. Under the lock. */
+static struct decoder **find_holder(struct tp_blocks *blocks, struct tp_tile_key wanted)
 {
-    pthread_mutex_lock(&blocks->lock);
     struct decoder **link = &blocks->decoders;
     while (*link != NULL &&
            ((*link)->held.file != wanted.file || (*link)->held.index != wanted.index))
         link = &(*link)->next;
-    if (*link == NULL)
-        link = &blocks->decoders;
-    struct decoder *decoder = *link;
+    return link;
+}
+
+/* Takes the decoder that holds the block; NULL if none does that is free. */
+static struct decoder *borrow_holder(struct tp_blocks *blocks, struct tp_tile_key wanted)
+{
+    pthread_mutex_lock(&blocks->lock);
+    struct decoder **link = find_holder(blocks, wanted), *decoder = *link;
     if (decoder != NULL)
         *link = decoder->next;
+    pthread_mutex_unlock(&blocks->lock);
+    return decoder;
+}
+
+/* Takes any decoder, or a new one. NULL when out of memory. */
+static struct decoder *borrow(struct tp_blocks *blocks)
+{
+    pthread_mutex_lock(&blocks->lock);
+    struct decoder *decoder = blocks->decoders;
+    if (decoder != NULL)
+        blocks->decoders = decoder->next;
     pthread_mutex_unlock(&blocks->lock);
     if (decoder != NULL && decoder->room < blocks->block_size) { /* made while files were opened */
         free_decoder(decoder);
@@ -254,7 +270,7 @@ static int decode_borrowing(struct tp_source *source, const struct tp_packed_blo
                             void *target)
 {
     struct tp_blocks *blocks = source->packed->blocks;
-    struct decoder *decoder = borrow(blocks, (struct tp_tile_key){NO_FILE, 0});
+    struct decoder *decoder = borrow(blocks);
     if (decoder == NULL)
         return -ENOMEM;
     int rc = decode_and_report(source, block, decoder, target);
@@ -274,47 +290,71 @@ static int fill(void *context, uint64_t index, void *target, size_t *ret_length)
     return rc;
 }
 
-/* A part of a block, without the cache. */
-static int read_part_plainly(struct tp_source *source, const struct tp_packed_block *block,
-                             size_t skip, void *target, size_t length)
+/* What a read wants of a block. */
+struct part {
+    size_t skip, length;
+    void *target;
+};
+
+/* From a decoder that holds the block; false if there is none. */
+static bool read_held(struct tp_source *source, const struct tp_packed_block *block,
+                      const struct part *part)
 {
     struct tp_blocks *blocks = source->packed->blocks;
-    struct tp_tile_key key = key_of(source->packed, block);
-    struct decoder *decoder = borrow(blocks, key);
-    int rc = 0;
+    struct decoder *decoder = borrow_holder(blocks, key_of(source->packed, block));
+    if (decoder == NULL)
+        return false;
+    memcpy(part->target, decoder->plain + part->skip, part->length);
+    give_back(blocks, decoder);
+    return true;
+}
+
+static int read_and_hold(struct tp_source *source, const struct tp_packed_block *block,
+                         const struct part *part)
+{
+    struct tp_blocks *blocks = source->packed->blocks;
+    struct decoder *decoder = borrow(blocks);
     if (decoder == NULL)
         return -ENOMEM;
-    if (decoder->held.file != key.file || decoder->held.index != key.index) {
-        decoder->held.file = NO_FILE;
-        rc = decode_and_report(source, block, decoder, decoder->plain);
-        if (rc == 0)
-            decoder->held = key;
+    decoder->held.file = NO_FILE;
+    int rc = decode_and_report(source, block, decoder, decoder->plain);
+    if (rc == 0) {
+        decoder->held = key_of(source->packed, block);
+        memcpy(part->target, decoder->plain + part->skip, part->length);
     }
-    if (rc == 0)
-        memcpy(target, decoder->plain + skip, length);
     give_back(blocks, decoder);
     return rc;
 }
 
-static int read_block(struct tp_source *source, const struct tp_packed_block *block, size_t skip,
-                      void *target, size_t length)
+/* -ENOENT or -ENOBUFS: not from the cache. */
+static int read_cached(struct tp_source *source, const struct tp_packed_block *block,
+                       const struct part *part)
 {
     struct tp_cache *cache = source->packed->blocks->cache;
     const struct tp_tile *tile;
-    bool is_whole = length == block->length, is_small = length <= block->length / SMALL_PART;
-    int rc = -ENOENT;
-    if (cache != NULL)
-        rc = tp_cache_acquire(cache, key_of(source->packed, block),
+    bool is_small = part->length <= block->length / SMALL_PART;
+    if (cache == NULL)
+        return -ENOENT;
+    int rc = tp_cache_acquire(cache, key_of(source->packed, block),
                               is_small ? TP_CACHE_FILL : TP_CACHE_LOOK, fill, source, &tile);
-    if (rc == 0) {
-        memcpy(target, (const uint8_t *)tile->data + skip, length);
-        tp_cache_release(cache, tile);
+    if (rc < 0)
+        return rc;
+    memcpy(part->target, (const uint8_t *)tile->data + part->skip, part->length);
+    tp_cache_release(cache, tile);
+    return 0;
+}
+
+static int read_block(struct tp_source *source, const struct tp_packed_block *block,
+                      const struct part *part)
+{
+    bool is_whole = part->length == block->length;
+    if (!is_whole && read_held(source, block, part))
         return 0;
-    }
+    int rc = read_cached(source, block, part);
     if (rc != -ENOENT && rc != -ENOBUFS)
         return rc;
-    return is_whole ? decode_borrowing(source, block, target)
-                    : read_part_plainly(source, block, skip, target, length);
+    return is_whole ? decode_borrowing(source, block, part->target)
+                    : read_and_hold(source, block, part);
 }
 
 int tp_packed_read(struct tp_source *source, void *target, size_t length, uint64_t offset)
@@ -329,7 +369,7 @@ int tp_packed_read(struct tp_source *source, void *target, size_t length, uint64
         size_t skip = (size_t)(offset - block.start), now = block.length - skip;
         if (now > length)
             now = length;
-        int rc = read_block(source, &block, skip, at, now);
+        int rc = read_block(source, &block, &(struct part){skip, now, at});
         if (rc < 0)
             return rc;
         at += now;
@@ -360,7 +400,7 @@ int tp_packed_check_block(struct tp_source *source, uint64_t index, void *target
     struct tp_blocks *blocks = source->packed->blocks;
     struct tp_packed_block block;
     tp_packed_block(&source->packed->layout, index, &block);
-    struct decoder *decoder = borrow(blocks, (struct tp_tile_key){NO_FILE, 0});
+    struct decoder *decoder = borrow(blocks);
     if (decoder == NULL)
         return -ENOMEM;
     int rc = decode(source, &block, decoder, target);
