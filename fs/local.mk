@@ -72,8 +72,8 @@ tensorport_SOURCES = \
 	fs/export/doctor_mounts.c \
 	fs/export/doctor_system.c \
 	fs/export/faults.c fs/export/faults.h \
-	fs/export/format_msgpack.c \
 	fs/export/files.c fs/export/files.h \
+	fs/export/format_msgpack.c \
 	fs/export/format_numpy.c \
 	fs/export/format_pickle.c \
 	fs/export/format_safetensors.c \
@@ -97,11 +97,11 @@ tensorport_SOURCES = \
 	fs/export/tensor_statistics.c fs/export/tensor_statistics.h \
 	fs/export/tile.c fs/export/tile.h \
 	fs/export/transpose.c fs/export/transpose.h \
+	fs/export/turns.c fs/export/turns.h \
+	fs/export/unpack.c \
 	fs/export/verify.c fs/export/verify.h \
 	fs/export/verify_read.c fs/export/verify_read.h \
 	fs/export/verify_source.c fs/export/verify_source.h \
-	fs/export/turns.c fs/export/turns.h \
-	fs/export/unpack.c \
 	fs/export/writer.c fs/export/writer.h \
 	fs/export/writer_file.c fs/export/writer_file.h
 tensorport_CPPFLAGS = $(AM_CPPFLAGS) -DTP_BINDIR='"$(bindir)"' -DTP_SBINDIR='"$(sbindir)"'
