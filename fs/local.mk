@@ -100,6 +100,7 @@ tensorport_SOURCES = \
 	fs/export/turns.c fs/export/turns.h \
 	fs/export/unpack.c \
 	fs/export/verify.c fs/export/verify.h \
+	fs/export/verify_packed.c fs/export/verify_packed.h \
 	fs/export/verify_read.c fs/export/verify_read.h \
 	fs/export/verify_source.c fs/export/verify_source.h \
 	fs/export/writer.c fs/export/writer.h \

@@ -12,6 +12,7 @@
 #include "fs/base/workers.h"
 #include "fs/export/commands.h"
 #include "fs/export/verify.h"
+#include "fs/export/verify_packed.h"
 
 enum { ABSENT_SHOWN = 100 };
 
@@ -38,7 +39,8 @@ static const struct tp_program program = {
     .name = "tensorport verify",
     .arguments = "DIR",
     .summary = "Checks a folder that 'tensorport convert' wrote, a copy of a mount, or a mount:\n"
-               "manifest, headers, sizes, checksums, missing and extra files.",
+               "manifest, headers, sizes, checksums, missing and extra files; or a packed\n"
+               "checkpoint: every block.",
     .options = options,
     .notes = "Exits with 0 only if all is right; otherwise each fault is a line on stderr.\n",
 };
@@ -162,6 +164,86 @@ static int print_json(const struct command *command, const char *folder,
     return 0;
 }
 
+/* ---- packed checkpoints ---- */
+
+static int print_packed_json(const struct command *command, const char *folder,
+                             struct tp_verified_packed *verified)
+{
+    enum { FIELDS = 9 };
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddBoolToObject(object, "ok", tp_faults_total(&verified->faults) == 0);
+    tp_json_add_text(object, "folder", folder, strlen(folder));
+    cJSON_AddStringToObject(object, "format", "packed");
+    tp_json_add_unsigned(object, "files", verified->summary.n_packed);
+    tp_json_add_unsigned(object, "bytes", verified->summary.packed_bytes);
+    tp_json_add_unsigned(object, "bytes_original", verified->summary.original_bytes);
+    cJSON_AddNumberToObject(object, "seconds", seconds_since(command->start));
+    tp_faults_add_json(&verified->faults, object);
+    char *text = cJSON_GetArraySize(object) == FIELDS ? cJSON_PrintUnformatted(object) : NULL;
+    cJSON_Delete(object);
+    if (text == NULL)
+        return -ENOMEM;
+    printf("%s\n", text);
+    cJSON_free(text);
+    return 0;
+}
+
+static void print_packed_summary(const struct command *command, const char *folder,
+                                 struct tp_verified_packed *verified)
+{
+    char original[TP_AMOUNT_MAX], packed[TP_AMOUNT_MAX], rate[TP_AMOUNT_MAX];
+    double seconds = seconds_since(command->start);
+    struct tp_error name;
+    tp_error_format(&name, "%s", folder);
+    tp_format_bytes((double)verified->summary.original_bytes, original);
+    tp_format_bytes((double)verified->summary.packed_bytes, packed);
+    tp_format_bytes((double)verified->summary.original_bytes / seconds, rate);
+    printf("%s: ", name.text);
+    if (tp_faults_total(&verified->faults) == 0)
+        printf("all is right");
+    else
+        tp_faults_print_counts(&verified->faults, stdout);
+    printf("; %zu packed file%s, %s of %s, %.1f s, %s/s\n", verified->summary.n_packed,
+           verified->summary.n_packed == 1 ? "" : "s", packed, original, seconds, rate);
+}
+
+static int report_packed(const struct command *command, const char *folder,
+                         struct tp_verified_packed *verified, struct tp_error *error)
+{
+    int rc = 0;
+    if (command->as_json)
+        rc = print_packed_json(command, folder, verified);
+    else
+        tp_faults_print(&verified->faults, program.name, folder, stderr);
+    if (rc < 0)
+        return tp_error_set(error, rc, "out of memory");
+    if (!command->as_json && !command->quiet)
+        print_packed_summary(command, folder, verified);
+    if (fflush(stdout) != 0 || ferror(stdout))
+        return tp_error_set(error, -EIO, "cannot write: %s", strerror(errno));
+    if (tp_faults_total(&verified->faults) == 0)
+        return 0;
+    error->text[0] = '\0'; /* the faults have been named */
+    return -EBADMSG;
+}
+
+static int run_packed(struct command *command, const struct tp_verify_options *verify,
+                      struct tp_error *error)
+{
+    struct tp_verified_packed verified;
+    if (verify->source != NULL)
+        return tp_error_set(error, -EINVAL,
+                            "%s: is packed, and needs no --source: its checksums are those of the "
+                            "original",
+                            verify->folder);
+    int rc = tp_verify_packed(verify, &verified, error);
+    if (rc < 0)
+        return rc;
+    rc = report_packed(command, verify->folder, &verified, error);
+    tp_verified_packed_clear(&verified);
+    return rc;
+}
+
 /* ---- the whole ---- */
 
 static int report(const struct command *command, const char *folder, struct tp_verified *verified,
@@ -192,6 +274,8 @@ static int run(struct command *command, const char *folder, struct tp_error *err
         .progress = command->quiet ? TP_PROGRESS_NONE : command->progress,
         .log = &log,
     };
+    if (tp_is_packed(folder))
+        return run_packed(command, &verify, error);
     int rc = tp_verify(&verify, &verified, error);
     if (rc < 0)
         return rc;

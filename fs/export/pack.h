@@ -45,15 +45,15 @@ int tp_pack(const struct tp_pack_options *options, struct tp_pack_summary *ret_s
 int tp_unpack(const struct tp_pack_options *options, struct tp_pack_summary *ret_summary,
               struct tp_error *error);
 
-/* A fault found by tp_packed_verify(): one line that names file and block. Calls never overlap. */
-typedef void tp_packed_fault(void *context, const char *text);
+/* A fault found by tp_packed_verify(): `file` is relative to the folder, `text` one line that names
+ * the block if it is one. Calls never overlap. */
+typedef void tp_packed_fault(void *context, const char *file, const char *text);
 
 /* Reads all packed files of options->input as tp_unpack() would, writes nothing (options->output is
  * ignored), and reports each fault. 0 if it could look at everything, whether there were faults or
- * not; *ret_faults says how many. */
+ * not. */
 int tp_packed_verify(const struct tp_pack_options *options, tp_packed_fault *fault, void *context,
-                     struct tp_pack_summary *ret_summary, size_t *ret_faults,
-                     struct tp_error *error);
+                     struct tp_pack_summary *ret_summary, struct tp_error *error);
 
 /* Whether `path` is a packed file, or a folder that has one at its top. */
 bool tp_is_packed(const char *path);

@@ -20,7 +20,6 @@
 struct listener {
     tp_packed_fault *fault;
     void *context;
-    size_t n;
 };
 
 struct unpacking {
@@ -43,13 +42,16 @@ static int fail(struct unpacking *unpacking, int rc)
 }
 
 /* Tells the listener, or fails. */
-static int tell(struct unpacking *unpacking, const struct tp_error *error)
+static int tell(struct unpacking *unpacking, const char *text)
 {
     struct listener *listener = unpacking->listener;
-    if (listener == NULL)
-        return tp_turns_fail(&unpacking->turns, -EIO, error);
-    listener->n++;
-    listener->fault(listener->context, error->text);
+    const char *file = unpacking->source.stored_name;
+    if (listener == NULL) {
+        struct tp_error error;
+        tp_error_format(&error, "%s/%s: %s", unpacking->run->files.folder, file, text);
+        return tp_turns_fail(&unpacking->turns, -EIO, &error);
+    }
+    listener->fault(listener->context, file, text);
     return 0;
 }
 
@@ -58,13 +60,12 @@ static int tell_block(struct unpacking *unpacking, uint64_t index, int rc)
     struct tp_packed_block block;
     struct tp_error error;
     tp_packed_block(unpacking->layout, index, &block);
-    tp_error_set(&error, rc, "%s/%s: block %llu, bytes %llu to %llu of the original, %s",
-                 unpacking->run->files.folder, unpacking->source.stored_name,
-                 (unsigned long long)index, (unsigned long long)block.start,
-                 (unsigned long long)(block.start + block.length - 1),
-                 rc == -EBADMSG ? "is corrupt" : "cannot be read");
+    tp_error_format(&error, "block %llu, bytes %llu to %llu of the original, %s",
+                    (unsigned long long)index, (unsigned long long)block.start,
+                    (unsigned long long)(block.start + block.length - 1),
+                    rc == -EBADMSG ? "is corrupt" : "cannot be read");
     unpacking->is_damaged = true;
-    return tell(unpacking, &error);
+    return tell(unpacking, error.text);
 }
 
 /* A piece in memory: blocks [first, end), and which of them are at fault. */
@@ -167,13 +168,12 @@ static int check_hash(struct unpacking *unpacking)
     if (unpacking->is_damaged || (found.low64 == expected[0] && found.high64 == expected[1]))
         return 0;
     struct tp_error error;
-    tp_error_set(&error, -EIO,
-                 "%s/%s: its blocks are whole, but not those of the file that was packed: expected "
-                 "XXH3 %016llx%016llx, found %016llx%016llx",
-                 unpacking->run->files.folder, unpacking->source.stored_name,
-                 (unsigned long long)expected[1], (unsigned long long)expected[0],
-                 (unsigned long long)found.high64, (unsigned long long)found.low64);
-    return tell(unpacking, &error);
+    tp_error_format(&error,
+                    "its blocks are whole, but not those of the file that was packed: expected "
+                    "XXH3 %016llx%016llx, found %016llx%016llx",
+                    (unsigned long long)expected[1], (unsigned long long)expected[0],
+                    (unsigned long long)found.high64, (unsigned long long)found.low64);
+    return tell(unpacking, error.text);
 }
 
 static int unpack_blocks(struct unpacking *unpacking)
@@ -227,12 +227,10 @@ static int unpack_file(struct tp_pack_run *run, struct tp_blocks *blocks, const 
     int rc = tp_source_open_packed(&unpacking.source, run->files.directory, name, blocks, NULL,
                                    run->error);
     free(name);
+    if (rc < 0 && (listener == NULL || rc == -ENOMEM))
+        return tp_error_prefix(run->error, rc, "%s", run->files.folder);
     if (rc < 0) {
-        tp_error_prefix(run->error, rc, "%s", run->files.folder);
-        if (listener == NULL || rc == -ENOMEM)
-            return rc;
-        listener->n++;
-        listener->fault(listener->context, run->error->text);
+        listener->fault(listener->context, stored_name, run->error->text);
         return 0;
     }
     unpacking.layout = tp_packed_layout(unpacking.source.packed);
@@ -330,14 +328,10 @@ int tp_unpack(const struct tp_pack_options *options, struct tp_pack_summary *ret
 }
 
 int tp_packed_verify(const struct tp_pack_options *options, tp_packed_fault *fault, void *context,
-                     struct tp_pack_summary *ret_summary, size_t *ret_faults,
-                     struct tp_error *error)
+                     struct tp_pack_summary *ret_summary, struct tp_error *error)
 {
-    struct listener listener = {fault, context, 0};
-    int rc = unpack(options, "verifying", &listener, ret_summary, error);
-    if (rc == 0)
-        *ret_faults = listener.n;
-    return rc;
+    struct listener listener = {fault, context};
+    return unpack(options, "verifying", &listener, ret_summary, error);
 }
 
 bool tp_is_packed(const char *path)

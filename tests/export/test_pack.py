@@ -262,7 +262,8 @@ def conversions_are_the_same():
         packed = folder / "packed" / "m"
         packed.parent.mkdir()
         must("pack", plain, packed)
-        for options in (("--precision", "source"), ("--precision", "float16", "--mxfp4", "packed")):
+        for options in (("--precision", "source"), ("--precision", "float16", "--mxfp4", "packed"),
+                        ("--format", "msgpack"), ("--format", "safetensors")):
             for name, source in (("a", plain), ("b", packed)):
                 done = tensorport("convert", source, folder / name, "-q", *options)
                 assert done.returncode == 0, done
@@ -370,6 +371,32 @@ def both_kinds_of_a_file_are_refused():
 
 def broken_by_a_bit(data, at, bit):
     return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1:]
+
+
+@test
+def verify_names_every_fault():
+    with scratch() as folder:
+        must("pack", checkpoint("small"), folder / "p", "-q")
+        assert "all is right; 2 packed files" in must("verify", folder / "p")
+        one, two = sorted(path for path in (folder / "p").iterdir() if path.name.endswith(SUFFIX))
+        assert "all is right; 1 packed file" in must("verify", one)
+        refused("verify", folder / "p", "--source", checkpoint("small"), says=["needs no --source"])
+        data = one.read_bytes()
+        for at in (1_000_000, 5_000_000):  # in the middle of two blocks that are stored as they are
+            data = broken_by_a_bit(data, at, 3)
+        one.write_bytes(data)
+        two.write_bytes(two.read_bytes()[:-5])
+        done = tensorport("verify", folder / "p", "--quiet")
+        assert done.returncode == 1 and done.stdout == "", done
+        lines = done.stderr.splitlines()
+        assert len(lines) == 3 and all(one.name + ": block" in line for line in lines[:2]), done
+        assert two.name in lines[2] and "truncated or corrupt" in lines[2], done
+        report = json.loads(tensorport("verify", "--json", folder / "p").stdout)
+        assert not report["ok"] and report["format"] == "packed"
+        assert [fault["file"] for fault in report["faults"]] == [one.name, one.name, two.name]
+        two.unlink()
+        one.write_bytes(broken_by_a_bit(broken_by_a_bit(data, 1_000_000, 3), 5_000_000, 3))
+        refused("verify", folder / "p", "-q", says=[two.name.removesuffix(SUFFIX), "No such file"])
 
 
 @test
