@@ -52,8 +52,6 @@ tensorport_mount_LDADD = $(FS_LIBS) $(FUSE_LIBS) $(SYSTEMD_LIBS)
 # may be contracted into fused multiply-adds.
 bin_PROGRAMS += tensorport
 tensorport_SOURCES = \
-	fs/export/artifact.c fs/export/artifact.h \
-	fs/export/columns.c fs/export/columns.h \
 	fs/export/command_convert.c \
 	fs/export/command_doctor.c \
 	fs/export/command_inspect.c \
@@ -63,48 +61,50 @@ tensorport_SOURCES = \
 	fs/export/command_umount.c \
 	fs/export/command_verify.c \
 	fs/export/commands.h \
-	fs/export/container.c fs/export/container.h \
-	fs/export/convert.c fs/export/convert.h \
-	fs/export/differences.c fs/export/differences.h \
-	fs/export/doctor.c fs/export/doctor.h \
-	fs/export/doctor_memory.c \
-	fs/export/doctor_model.c \
-	fs/export/doctor_mounts.c \
-	fs/export/doctor_system.c \
-	fs/export/faults.c fs/export/faults.h \
-	fs/export/files.c fs/export/files.h \
-	fs/export/format_msgpack.c \
-	fs/export/format_numpy.c \
-	fs/export/format_pickle.c \
-	fs/export/format_safetensors.c \
-	fs/export/formats.c fs/export/formats.h \
-	fs/export/hashes.c fs/export/hashes.h \
-	fs/export/inventory.c fs/export/inventory.h \
-	fs/export/journal.c fs/export/journal.h \
-	fs/export/json_edit.c fs/export/json_edit.h \
-	fs/export/keeper.c fs/export/keeper.h \
-	fs/export/losses.c fs/export/losses.h \
 	fs/export/main.c \
-	fs/export/manifest_check.c \
-	fs/export/manifest_read.c fs/export/manifest_read.h \
-	fs/export/mount_probe.c fs/export/mount_probe.h \
-	fs/export/mount_users.c fs/export/mount_users.h \
-	fs/export/pack.c fs/export/pack.h \
-	fs/export/pack_copy.c fs/export/pack_copy.h \
-	fs/export/programs.c fs/export/programs.h \
-	fs/export/statistics_print.c fs/export/statistics_print.h \
-	fs/export/sums_read.c fs/export/sums_read.h \
-	fs/export/tensor_statistics.c fs/export/tensor_statistics.h \
-	fs/export/tile.c fs/export/tile.h \
-	fs/export/transpose.c fs/export/transpose.h \
-	fs/export/turns.c fs/export/turns.h \
-	fs/export/unpack.c \
-	fs/export/verify.c fs/export/verify.h \
-	fs/export/verify_packed.c fs/export/verify_packed.h \
-	fs/export/verify_read.c fs/export/verify_read.h \
-	fs/export/verify_source.c fs/export/verify_source.h \
-	fs/export/writer.c fs/export/writer.h \
-	fs/export/writer_file.c fs/export/writer_file.h
+	fs/export/common/hashes.c fs/export/common/hashes.h \
+	fs/export/convert/artifact.c fs/export/convert/artifact.h \
+	fs/export/convert/container.c fs/export/convert/container.h \
+	fs/export/convert/convert.c fs/export/convert/convert.h \
+	fs/export/convert/format_msgpack.c \
+	fs/export/convert/format_numpy.c \
+	fs/export/convert/format_pickle.c \
+	fs/export/convert/format_safetensors.c \
+	fs/export/convert/formats.c fs/export/convert/formats.h \
+	fs/export/convert/journal.c fs/export/convert/journal.h \
+	fs/export/convert/json_edit.c fs/export/convert/json_edit.h \
+	fs/export/convert/losses.c fs/export/convert/losses.h \
+	fs/export/convert/tile.c fs/export/convert/tile.h \
+	fs/export/convert/transpose.c fs/export/convert/transpose.h \
+	fs/export/convert/writer.c fs/export/convert/writer.h \
+	fs/export/convert/writer_file.c fs/export/convert/writer_file.h \
+	fs/export/doctor/doctor.c fs/export/doctor/doctor.h \
+	fs/export/doctor/doctor_memory.c \
+	fs/export/doctor/doctor_model.c \
+	fs/export/doctor/doctor_mounts.c \
+	fs/export/doctor/doctor_system.c \
+	fs/export/inspect/statistics_print.c fs/export/inspect/statistics_print.h \
+	fs/export/inspect/tensor_statistics.c fs/export/inspect/tensor_statistics.h \
+	fs/export/mounts/columns.c fs/export/mounts/columns.h \
+	fs/export/mounts/keeper.c fs/export/mounts/keeper.h \
+	fs/export/mounts/mount_probe.c fs/export/mounts/mount_probe.h \
+	fs/export/mounts/mount_users.c fs/export/mounts/mount_users.h \
+	fs/export/mounts/programs.c fs/export/mounts/programs.h \
+	fs/export/pack/files.c fs/export/pack/files.h \
+	fs/export/pack/pack.c fs/export/pack/pack.h \
+	fs/export/pack/pack_copy.c fs/export/pack/pack_copy.h \
+	fs/export/pack/turns.c fs/export/pack/turns.h \
+	fs/export/pack/unpack.c \
+	fs/export/verify/differences.c fs/export/verify/differences.h \
+	fs/export/verify/faults.c fs/export/verify/faults.h \
+	fs/export/verify/inventory.c fs/export/verify/inventory.h \
+	fs/export/verify/manifest_check.c \
+	fs/export/verify/manifest_read.c fs/export/verify/manifest_read.h \
+	fs/export/verify/sums_read.c fs/export/verify/sums_read.h \
+	fs/export/verify/verify.c fs/export/verify/verify.h \
+	fs/export/verify/verify_packed.c fs/export/verify/verify_packed.h \
+	fs/export/verify/verify_read.c fs/export/verify/verify_read.h \
+	fs/export/verify/verify_source.c fs/export/verify/verify_source.h
 tensorport_CPPFLAGS = $(AM_CPPFLAGS) -DTP_BINDIR='"$(bindir)"' -DTP_SBINDIR='"$(sbindir)"'
 tensorport_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(XXHASH_CFLAGS) $(CRYPTO_CFLAGS)
 tensorport_LDADD = libsynth.a $(FS_LIBS) $(CRYPTO_LIBS)
@@ -112,16 +112,16 @@ tensorport_LDADD = libsynth.a $(FS_LIBS) $(CRYPTO_LIBS)
 noinst_LIBRARIES += libsynth.a
 libsynth_a_SOURCES = \
 	fs/export/command_synth.c \
-	fs/export/json_print.c fs/export/json_print.h \
-	fs/export/json_read.c fs/export/json_read.h \
-	fs/export/output.c fs/export/output.h \
-	fs/export/synth.c fs/export/synth.h \
-	fs/export/synth_config.c fs/export/synth_config.h \
-	fs/export/synth_fill.c fs/export/synth_fill.h \
-	fs/export/synth_plan.c fs/export/synth_plan.h \
-	fs/export/synth_random.c fs/export/synth_random.h \
-	fs/export/synth_weights.c fs/export/synth_weights.h \
-	fs/export/synth_write.c fs/export/synth_write.h
+	fs/export/common/json_print.c fs/export/common/json_print.h \
+	fs/export/common/output.c fs/export/common/output.h \
+	fs/export/synth/json_read.c fs/export/synth/json_read.h \
+	fs/export/synth/synth.c fs/export/synth/synth.h \
+	fs/export/synth/synth_config.c fs/export/synth/synth_config.h \
+	fs/export/synth/synth_fill.c fs/export/synth/synth_fill.h \
+	fs/export/synth/synth_plan.c fs/export/synth/synth_plan.h \
+	fs/export/synth/synth_random.c fs/export/synth/synth_random.h \
+	fs/export/synth/synth_weights.c fs/export/synth/synth_weights.h \
+	fs/export/synth/synth_write.c fs/export/synth/synth_write.h
 libsynth_a_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) -ffp-contract=off
 
 systemdsystemunit_DATA = fs/mount/tensorport-mount@.service

@@ -1,4 +1,5 @@
-/* `tensorport convert`: the command line, the progress and the summary of fs/export/convert.h. */
+/* `tensorport convert`: the command line, the progress and the summary of
+ * fs/export/convert/convert.h. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,8 +14,8 @@
 #include "fs/base/workers.h"
 #include "fs/checkpoint/checkpoint.h"
 #include "fs/export/commands.h"
-#include "fs/export/convert.h"
-#include "fs/export/formats.h"
+#include "fs/export/convert/convert.h"
+#include "fs/export/convert/formats.h"
 #include "fs/view/arguments.h"
 
 enum { WORKERS_MAX = 256 };

@@ -1,4 +1,4 @@
-/* `tensorport doctor`: the command line of fs/export/doctor.h. */
+/* `tensorport doctor`: the command line of fs/export/doctor/doctor.h. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 
 #include "fs/base/options.h"
 #include "fs/export/commands.h"
-#include "fs/export/doctor.h"
+#include "fs/export/doctor/doctor.h"
 
 static const struct tp_option options[] = {
     {"json", 'j', NULL, "print an object: findings, problems, warnings"},

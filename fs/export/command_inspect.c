@@ -13,8 +13,8 @@
 #include "fs/base/workers.h"
 #include "fs/checkpoint/checkpoint.h"
 #include "fs/export/commands.h"
-#include "fs/export/statistics_print.h"
-#include "fs/export/tensor_statistics.h"
+#include "fs/export/inspect/statistics_print.h"
+#include "fs/export/inspect/tensor_statistics.h"
 #include "fs/view/arguments.h"
 #include "fs/view/view.h"
 

@@ -9,9 +9,9 @@
 #include "fs/base/mounts.h"
 #include "fs/base/options.h"
 #include "fs/base/progress.h"
-#include "fs/export/columns.h"
 #include "fs/export/commands.h"
-#include "fs/export/mount_probe.h"
+#include "fs/export/mounts/columns.h"
+#include "fs/export/mounts/mount_probe.h"
 
 static const struct tp_option options[] = {
     {"json", 'j', NULL, "print a list of objects, with the mounts' own counters"},

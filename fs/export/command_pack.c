@@ -8,7 +8,7 @@
 #include "fs/base/options.h"
 #include "fs/base/workers.h"
 #include "fs/export/commands.h"
-#include "fs/export/pack.h"
+#include "fs/export/pack/pack.h"
 
 static const struct tp_option options[] = {
     {"workers", 'w', "N", "threads (default: as many as processors)"},

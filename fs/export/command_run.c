@@ -20,8 +20,8 @@
 
 #include "fs/base/options.h"
 #include "fs/export/commands.h"
-#include "fs/export/keeper.h"
-#include "fs/export/programs.h"
+#include "fs/export/mounts/keeper.h"
+#include "fs/export/mounts/programs.h"
 #include "fs/view/arguments.h"
 
 enum { STATUS_CANNOT_RUN = 126, STATUS_NOT_FOUND = 127, STATUS_SIGNAL = 128 };

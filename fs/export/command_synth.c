@@ -1,4 +1,5 @@
-/* `tensorport synth`: the command line, the progress line and the signals of fs/export/synth.h. */
+/* `tensorport synth`: the command line, the progress line and the signals of
+ * fs/export/synth/synth.h. */
 #include "fs/export/commands.h"
 
 #include <errno.h>
@@ -11,7 +12,7 @@
 
 #include "fs/base/options.h"
 #include "fs/base/stop.h"
-#include "fs/export/synth.h"
+#include "fs/export/synth/synth.h"
 
 struct command {
     struct tp_synth_options options;

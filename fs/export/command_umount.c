@@ -9,7 +9,7 @@
 #include "fs/base/mounts.h"
 #include "fs/base/options.h"
 #include "fs/export/commands.h"
-#include "fs/export/mount_users.h"
+#include "fs/export/mounts/mount_users.h"
 
 struct command {
     bool all;

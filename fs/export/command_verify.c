@@ -1,4 +1,4 @@
-/* `tensorport verify`: the command line and the report of fs/export/verify.h. */
+/* `tensorport verify`: the command line and the report of fs/export/verify/verify.h. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,8 +11,8 @@
 #include "fs/base/options.h"
 #include "fs/base/workers.h"
 #include "fs/export/commands.h"
-#include "fs/export/verify.h"
-#include "fs/export/verify_packed.h"
+#include "fs/export/verify/verify.h"
+#include "fs/export/verify/verify_packed.h"
 
 enum { ABSENT_SHOWN = 100 };
 

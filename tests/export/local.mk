@@ -26,16 +26,16 @@ EXTRA_DIST += \
 if PYTHON_TESTS
 check_PROGRAMS += tests/export/plan-dump
 tests_export_plan_dump_SOURCES = \
-	fs/export/artifact.c \
-	fs/export/container.c \
-	fs/export/format_msgpack.c \
-	fs/export/format_numpy.c \
-	fs/export/format_pickle.c \
-	fs/export/format_safetensors.c \
-	fs/export/formats.c \
-	fs/export/json_edit.c \
-	fs/export/tile.c \
-	fs/export/transpose.c \
+	fs/export/convert/artifact.c \
+	fs/export/convert/container.c \
+	fs/export/convert/format_msgpack.c \
+	fs/export/convert/format_numpy.c \
+	fs/export/convert/format_pickle.c \
+	fs/export/convert/format_safetensors.c \
+	fs/export/convert/formats.c \
+	fs/export/convert/json_edit.c \
+	fs/export/convert/tile.c \
+	fs/export/convert/transpose.c \
 	tests/export/plan_dump.c
 tests_export_plan_dump_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS)
 tests_export_plan_dump_LDADD = $(FS_LIBS)

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "fs/base/io.h"
-#include "fs/export/formats.h"
+#include "fs/export/convert/formats.h"
 
 static uint64_t next_random(uint64_t *state)
 {

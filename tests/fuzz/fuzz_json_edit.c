@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "decode/json.h"
-#include "fs/export/json_edit.h"
+#include "fs/export/convert/json_edit.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

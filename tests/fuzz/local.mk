@@ -22,7 +22,7 @@ tests_fuzz_replay_json_CPPFLAGS = $(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/co
 tests_fuzz_replay_json_LDADD = $(DECODE_LIBS)
 
 tests_fuzz_replay_json_edit_SOURCES = \
-	fs/export/json_edit.c tests/fuzz/fuzz_json_edit.c tests/fuzz/replay.c
+	fs/export/convert/json_edit.c tests/fuzz/fuzz_json_edit.c tests/fuzz/replay.c
 tests_fuzz_replay_json_edit_CPPFLAGS = $(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/json"'
 tests_fuzz_replay_json_edit_LDADD = $(DECODE_LIBS)
 

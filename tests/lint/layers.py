@@ -3,6 +3,10 @@
 Arrows point at what is known:
 
     fs/mount, fs/export -> fs/view -> fs/checkpoint -> fs/cache -> fs/base -> decode
+
+    fs/export (the commands) -> fs/export/verify -> fs/export/convert, pack -> fs/export/common
+                             -> fs/export/doctor -> fs/export/mounts
+                             -> fs/export/inspect, synth -> fs/export/common
 """
 
 import re
@@ -11,13 +15,26 @@ import sys
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
+BELOW_EXPORT = {"decode", "fs/base", "fs/checkpoint", "fs/view"}
+EXPORTS = ["fs/export/" + name for name in ("common", "convert", "doctor", "inspect", "mounts", "pack",
+                                            "synth", "verify")]
 KNOWS = {
     "decode": {"decode"},
     "fs/base": {"decode", "fs/base"},
     "fs/cache": {"fs/base", "fs/cache"},
     "fs/checkpoint": {"decode", "fs/base", "fs/cache", "fs/checkpoint"},
     "fs/view": {"decode", "fs/base", "fs/cache", "fs/checkpoint", "fs/view"},
-    "fs/export": {"decode", "fs/base", "fs/checkpoint", "fs/view", "fs/export"},
+    **{folder: BELOW_EXPORT | {folder, *others} for folder, others in {
+        "fs/export": EXPORTS,
+        "fs/export/common": (),
+        "fs/export/convert": ("fs/export/common",),
+        "fs/export/doctor": ("fs/export/mounts",),
+        "fs/export/inspect": ("fs/export/common",),
+        "fs/export/mounts": (),
+        "fs/export/pack": ("fs/export/common",),
+        "fs/export/synth": ("fs/export/common",),
+        "fs/export/verify": ("fs/export/common", "fs/export/convert", "fs/export/pack"),
+    }.items()},
     "fs/mount": {"decode", "fs/base", "fs/cache", "fs/checkpoint", "fs/view", "fs/mount"},
 }
 ONLY_MOUNT = re.compile(r"fuse|sd-daemon")

@@ -84,7 +84,7 @@ tests_unit_test_safetensors_SOURCES = tests/unit/read_file.h tests/unit/test_saf
 tests_unit_test_safetensors_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_safetensors_LDADD = $(UNIT_LIBS)
 
-tests_unit_test_tile_SOURCES = fs/export/tile.c tests/unit/test_tile.c
+tests_unit_test_tile_SOURCES = fs/export/convert/tile.c tests/unit/test_tile.c
 tests_unit_test_tile_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_tile_LDADD = $(CRITERION_LIBS)
 
@@ -93,12 +93,12 @@ tests_unit_test_value_statistics_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_value_statistics_LDADD = $(UNIT_LIBS)
 
 tests_unit_test_unpack_SOURCES = \
-	fs/export/files.c \
-	fs/export/output.c \
-	fs/export/pack.c \
-	fs/export/pack_copy.c \
-	fs/export/turns.c \
-	fs/export/unpack.c \
+	fs/export/pack/files.c \
+	fs/export/common/output.c \
+	fs/export/pack/pack.c \
+	fs/export/pack/pack_copy.c \
+	fs/export/pack/turns.c \
+	fs/export/pack/unpack.c \
 	tests/unit/test_unpack.c
 tests_unit_test_unpack_CFLAGS = $(UNIT_CFLAGS) $(XXHASH_CFLAGS)
 tests_unit_test_unpack_LDADD = $(FS_LIBS) $(CRITERION_LIBS)

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fs/export/tile.h"
+#include "fs/export/convert/tile.h"
 
 enum { ROWS_MAX = 70, SLACK = 3 /* elements between the rows of the target */, GUARD = 0xA5 };
 

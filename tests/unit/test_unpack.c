@@ -11,7 +11,7 @@
 #include <xxhash.h>
 
 #include "decode/packed.h"
-#include "fs/export/pack.h"
+#include "fs/export/pack/pack.h"
 
 enum { N_BYTES = 1 << 20, FAULTS_MAX = 8, PATH_ROOM = 512 };
 
