@@ -4,6 +4,10 @@ Arrows point at what is known:
 
     fs/mount, fs/export -> fs/view -> fs/checkpoint -> fs/base, decode
                            fs/view -> fs/cache      -> fs/base
+
+Behind the files of the view, knowing nothing of how they are made:
+
+    infer/model, infer/cpu -> infer/weights -> fs/base, decode
 """
 
 import re
@@ -19,6 +23,9 @@ KNOWS = {
     "fs/checkpoint": {"decode", "fs/base", "fs/checkpoint"},
     "fs/view": {"decode", "fs/base", "fs/cache", "fs/checkpoint", "fs/view"},
     "fs/export": {"decode", "fs/base", "fs/checkpoint", "fs/view", "fs/export"},
+    "infer/cpu": {"decode", "fs/base", "infer/cpu", "infer/weights"},
+    "infer/model": {"decode", "fs/base", "infer/model", "infer/weights"},
+    "infer/weights": {"decode", "fs/base", "infer/weights"},
     "fs/mount": {"decode", "fs/base", "fs/cache", "fs/checkpoint", "fs/view", "fs/mount"},
 }
 ONLY_MOUNT = re.compile(r"fuse|sd-daemon")
@@ -26,7 +33,7 @@ LINES_MAX = 800
 
 
 def sources():
-    for folder in ("decode", "fs"):
+    for folder in ("decode", "fs", "infer"):
         yield from sorted((TOP / folder).rglob("*.[ch]"))
 
 

@@ -1,0 +1,143 @@
+#include "infer/weights/mapping.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "decode/error.h"
+#include "fs/base/bytes.h"
+
+/* A signal handler has no other way to know: all mappings, for it to read without a lock. New ones
+ * are put in front when they are complete. */
+static _Atomic(struct tp_mapping *) mappings;
+static pthread_mutex_t changing = PTHREAD_MUTEX_INITIALIZER; /* whoever changes the list holds it */
+
+static const char *program_name;
+static size_t program_name_length;
+static struct sigaction action_before;
+static atomic_flag is_ending = ATOMIC_FLAG_INIT;
+
+/* ---- the signal; everything in here is async-signal-safe ---- */
+
+static const struct tp_mapping *find(const uint8_t *address)
+{
+    const struct tp_mapping *mapping = atomic_load(&mappings);
+    while (mapping != NULL &&
+           (address < mapping->bytes || (size_t)(address - mapping->bytes) >= mapping->length))
+        mapping = mapping->next;
+    return mapping;
+}
+
+static void put(const char *text, size_t length)
+{
+    while (length > 0) {
+        ssize_t n = write(STDERR_FILENO, text, length);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return;
+        text += n;
+        length -= (size_t)n;
+    }
+}
+
+/* A mapping is longer than its file to the end of the last page, but there no access fails. */
+static void handle(int number, siginfo_t *information, void *context)
+{
+    (void)context;
+    const struct tp_mapping *mapping = information->si_code > 0 ? find(information->si_addr) : NULL;
+    if (mapping == NULL) { /* not ours: the access is repeated under the action of before */
+        sigaction(number, &action_before, NULL);
+        if (information->si_code <= 0) /* sent by somebody: there is no access to repeat */
+            raise(number);
+        return;
+    }
+    if (atomic_flag_test_and_set(&is_ending)) /* another thread writes the line and ends us all */
+        for (;;)
+            pause();
+    put(program_name, program_name_length);
+    put(mapping->message, mapping->message_length);
+    _exit(1);
+}
+
+void tp_mapping_guard(const char *program)
+{
+    struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO};
+    sigemptyset(&action.sa_mask);
+    program_name = program;
+    program_name_length = strlen(program);
+    sigaction(SIGBUS, &action, &action_before);
+}
+
+/* ---- the list ---- */
+
+static char *compose(const char *path, const char *tensor, size_t tensor_length, size_t *ret_length)
+{
+    struct tp_error text = {""}; /* makes control characters visible */
+    char *message = NULL;
+    tp_error_set(&text, 0, "%s: tensor \"%.*s\" disappeared or was truncated while it was in use",
+                 path, tp_bytes_shown(tensor, tensor_length), tensor);
+    int length = asprintf(&message, ": %s\n", text.text);
+    if (length < 0)
+        return NULL;
+    *ret_length = (size_t)length;
+    return message;
+}
+
+int tp_mapping_new(int fd, size_t length, const char *path, const char *tensor,
+                   size_t tensor_length, struct tp_mapping **ret_mapping)
+{
+    struct tp_mapping *mapping = calloc(1, sizeof *mapping);
+    if (mapping == NULL)
+        return -ENOMEM;
+    mapping->message = compose(path, tensor, tensor_length, &mapping->message_length);
+    if (mapping->message == NULL) {
+        free(mapping);
+        return -ENOMEM;
+    }
+    void *bytes = mmap(NULL, length, PROT_READ, MAP_SHARED, fd, 0);
+    if (bytes == MAP_FAILED) {
+        int rc = -errno;
+        free(mapping->message);
+        free(mapping);
+        return rc;
+    }
+    mapping->bytes = bytes;
+    mapping->length = length;
+    pthread_mutex_lock(&changing);
+    mapping->next = atomic_load(&mappings);
+    atomic_store(&mappings, mapping);
+    pthread_mutex_unlock(&changing);
+    *ret_mapping = mapping;
+    return 0;
+}
+
+static void take_out(struct tp_mapping *mapping)
+{
+    struct tp_mapping *before = atomic_load(&mappings);
+    if (before == mapping) {
+        atomic_store(&mappings, mapping->next);
+        return;
+    }
+    while (before->next != mapping)
+        before = before->next;
+    before->next = mapping->next;
+}
+
+void tp_mapping_free(struct tp_mapping *mapping)
+{
+    if (mapping == NULL)
+        return;
+    pthread_mutex_lock(&changing);
+    take_out(mapping);
+    pthread_mutex_unlock(&changing);
+    munmap((void *)mapping->bytes, mapping->length);
+    free(mapping->message);
+    free(mapping);
+}
