@@ -1,6 +1,6 @@
 # What tells how fast it is; see bench/README.md. The programs are built with everything else, so
 # that they stay compilable.
-noinst_PROGRAMS += bench/codec bench/nullfs bench/reader
+noinst_PROGRAMS += bench/codec bench/nullfs bench/reader bench/weights
 
 bench_codec_SOURCES = bench/codec.c
 bench_codec_LDADD = $(DECODE_LIBS)
@@ -10,6 +10,9 @@ bench_nullfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)
 bench_nullfs_LDADD = $(FUSE_LIBS)
 
 bench_reader_SOURCES = bench/reader.c
+
+bench_weights_SOURCES = bench/weights.c
+bench_weights_LDADD = $(INFER_LIBS)
 
 EXTRA_DIST += \
 	bench/README.md \
