@@ -6,6 +6,7 @@
 
 enum { POSITIONS_MAX = INT32_MAX };
 #define NUMBER_MAX 1e30 /* float32 holds what is made of it */
+#define FACTOR_MIN 1e-6 /* and can tell two that differ by so much */
 
 const char *const tp_rope_kind_names[] = {"default", "linear", "llama3", "yarn", NULL};
 
@@ -73,7 +74,8 @@ static int read_llama3(const struct tp_fields *fields, struct tp_rope_config *ro
         rc =
             tp_fields_number(fields, "low_freq_factor", 0, NUMBER_MAX, &rope->low_frequency_factor);
     if (rc == 0)
-        rc = tp_fields_number(fields, "high_freq_factor", rope->low_frequency_factor, NUMBER_MAX,
+        rc = tp_fields_number(fields, "high_freq_factor",
+                              rope->low_frequency_factor * (1 + FACTOR_MIN), NUMBER_MAX,
                               &rope->high_frequency_factor);
     return rc;
 }

@@ -1,7 +1,6 @@
 # What runs models from the view, against numpy and the goldens of transformers. The tests share the
 # harness of tests/mount and what that needs.
 INFER_TESTS = \
-	tests/infer/test_config.py \
 	tests/infer/test_weights.py
 
 EXTRA_DIST += \

@@ -416,6 +416,25 @@ Test(model_config, relations)
                   "layer_types: expected full_attention for llama");
 }
 
+Test(model_config, llama3_needs_its_factors)
+{
+    char *text = changed(llama, "rope_scaling",
+                         "{\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1,"
+                         " \"high_freq_factor\": 4}");
+    static const char *const fields[] = {"factor", "low_freq_factor", "high_freq_factor"};
+    char field[64];
+    expect_taken(text);
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        snprintf(field, sizeof field, "rope_scaling.%s", fields[i]);
+        refuse_change(text, field, NULL, "expected a value, found none");
+        refuse_change(text, field, "0", "expected a number");
+        refuse_change(text, field, "\"8\"", "expected a number");
+    }
+    refuse_change(text, "rope_scaling.high_freq_factor", "1",
+                  "high_freq_factor: expected a number");
+    cJSON_free(text);
+}
+
 Test(model_config, sizes_whose_products_overflow)
 {
     char *a = changed(gpt_oss, "hidden_size", "2147483647");
