@@ -218,7 +218,7 @@ static int read_switches(const struct tp_fields *fields, struct tp_model_config 
 {
     static const char *const activations[] = {"silu", "swish", NULL}; /* two names of one */
     size_t activation;
-    double eps;
+    double eps = 0;
     config->sinks = config->attention_bias = config->architecture == TP_GPT_OSS;
     int rc = tp_fields_require(fields, "rms_norm_eps");
     if (rc == 0)

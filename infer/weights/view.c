@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,7 +41,7 @@ static int read_header(int fd, uint64_t size, struct tp_npy_header *ret_header,
         else
             rc = tp_npy_header_parse(text, length, ret_header, error);
         free(text);
-        if (rc == 0 || rc != -EINVAL || room == HEADER_BYTES_MAX || size <= room)
+        if (rc != -EINVAL || room == HEADER_BYTES_MAX || size <= room)
             return rc;
     }
 }
@@ -54,6 +55,17 @@ static void format_shape(const uint64_t *shape, size_t rank, char text[256])
         snprintf(text + at, 256 - at, "]");
 }
 
+static bool same_shape(const struct tp_npy_header *header, const struct tp_manifest_tensor *tensor)
+{
+    if (header->rank != tensor->rank)
+        return false;
+    for (size_t i = 0; i < tensor->rank; i++) {
+        if (header->shape[i] != tensor->shape[i])
+            return false;
+    }
+    return true;
+}
+
 /* The header says what the manifest says; the file ends where the data does. */
 static int compare_header(const struct tp_npy_header *header,
                           const struct tp_manifest_tensor *tensor, uint64_t size,
@@ -62,8 +74,7 @@ static int compare_header(const struct tp_npy_header *header,
     char expected[256], found[256];
     format_shape(tensor->shape, tensor->rank, expected);
     format_shape(header->shape, header->rank, found);
-    if (header->rank != tensor->rank ||
-        memcmp(header->shape, tensor->shape, tensor->rank * sizeof *tensor->shape) != 0)
+    if (!same_shape(header, tensor))
         return tp_error_set(error, -EINVAL, "expected shape %s as in manifest.json, found %s",
                             expected, found);
     if (strcmp(tp_dtype_descr(header->dtype), tp_dtype_descr(tensor->dtype)) != 0)

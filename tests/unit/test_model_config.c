@@ -456,10 +456,12 @@ Test(model_config, tokens)
                       "eos_token_id: expected an integer from 0 to 299");
     refuse_change(gpt_oss, "bos_token_id", "300",
                   "bos_token_id: expected an integer from 0 to 299");
-    char many[1024] = "[0";
+    char many[1024];
+    size_t length = (size_t)snprintf(many, sizeof many, "[0");
     for (size_t i = 0; i < TP_EOS_MAX; i++)
-        strcat(many, ", 1");
-    refuse_change(gpt_oss, "eos_token_id", strcat(many, "]"), "eos_token_id: expected at most 64");
+        length += (size_t)snprintf(many + length, sizeof many - length, ", 1");
+    snprintf(many + length, sizeof many - length, "]");
+    refuse_change(gpt_oss, "eos_token_id", many, "eos_token_id: expected at most 64");
 }
 
 Test(model_config, unknown_and_repeated_fields)
