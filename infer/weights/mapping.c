@@ -13,6 +13,8 @@
 #include "decode/error.h"
 #include "fs/base/bytes.h"
 
+enum { HUGE_PAGE_BYTES = 2 << 20 };
+
 /* A signal handler has no other way to know: all mappings, for it to read without a lock. New ones
  * are put in front when they are complete. */
 static _Atomic(struct tp_mapping *) mappings;
@@ -90,6 +92,42 @@ static char *compose(const char *path, const char *tensor, size_t tensor_length,
     return message;
 }
 
+/* ---- where a mapping lies ---- */
+
+/* Maps a file at a multiple of the huge page size. File systems that keep the page cache in large
+ * folios (ext4, xfs, tmpfs; not FUSE so far) then map 2 MiB with one entry, which is shared with
+ * other processes as any page of the cache, and the kernel reads ahead that much at a time. */
+static void *map_aligned(int fd, size_t length)
+{
+    uint8_t *room = mmap(NULL, length + HUGE_PAGE_BYTES, PROT_NONE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED)
+        return MAP_FAILED;
+    size_t before = (HUGE_PAGE_BYTES - (uintptr_t)room % HUGE_PAGE_BYTES) % HUGE_PAGE_BYTES;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (length + page - 1) / page * page;
+    uint8_t *bytes = mmap(room + before, length, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
+    if (bytes == MAP_FAILED) {
+        int saved_errno = errno;
+        munmap(room, length + HUGE_PAGE_BYTES);
+        errno = saved_errno;
+        return MAP_FAILED;
+    }
+    if (before > 0)
+        munmap(room, before);
+    uint8_t *end = room + (length + HUGE_PAGE_BYTES + page - 1) / page * page;
+    if (bytes + used < end)
+        munmap(bytes + used, (size_t)(end - bytes) - used);
+    madvise(bytes, length, MADV_HUGEPAGE); /* no more than a wish */
+    return bytes;
+}
+
+static void *map(int fd, size_t length)
+{
+    if (length < HUGE_PAGE_BYTES || length > SIZE_MAX - 2 * (size_t)HUGE_PAGE_BYTES)
+        return mmap(NULL, length, PROT_READ, MAP_SHARED, fd, 0);
+    return map_aligned(fd, length);
+}
+
 int tp_mapping_new(int fd, size_t length, const char *path, const char *tensor,
                    size_t tensor_length, struct tp_mapping **ret_mapping)
 {
@@ -101,7 +139,7 @@ int tp_mapping_new(int fd, size_t length, const char *path, const char *tensor,
         free(mapping);
         return -ENOMEM;
     }
-    void *bytes = mmap(NULL, length, PROT_READ, MAP_SHARED, fd, 0);
+    void *bytes = map(fd, length);
     if (bytes == MAP_FAILED) {
         int rc = -errno;
         free(mapping->message);
