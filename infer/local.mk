@@ -18,4 +18,4 @@ libinfer_a_SOURCES = \
 # The frequencies of the rotary embedding are rounded as their reference does it.
 libinfer_a_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) -ffp-contract=off
 
-INFER_LIBS = libinfer.a libfs.a $(DECODE_LIBS) $(CJSON_LIBS) $(XXHASH_LIBS)
+INFER_LIBS = libinfer.a libfs.a $(DECODE_LIBS) $(CJSON_LIBS)

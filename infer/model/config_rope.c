@@ -114,7 +114,7 @@ static int read_yarn(const struct tp_fields *fields, double context, struct tp_r
 {
     rope->beta_fast = 32;
     rope->beta_slow = 1;
-    rope->truncate = true;
+    rope->truncate = !tp_fields_has(fields, "truncate"); /* null is false, as in the reference */
     if (!tp_fields_has(fields, "factor"))
         return tp_fields_require(fields, "factor");
     if (tp_fields_find(fields, "factor") == NULL) /* null: what the contexts give */

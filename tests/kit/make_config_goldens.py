@@ -45,6 +45,7 @@ def cases():
     yield "gpt_oss: the other spelling", {**GPT_OSS, "rope_parameters": {**YARN, "rope_theta": 1e6, "factor": 4.0}}, None
     yield "gpt_oss: truncate", {**GPT_OSS, "rope_scaling": {**YARN, "truncate": True}}, None
     yield "gpt_oss: truncate by default", {**GPT_OSS, "rope_scaling": {k: v for k, v in YARN.items() if k != "truncate"}}, None
+    yield "gpt_oss: truncate null", {**GPT_OSS, "rope_scaling": {**YARN, "truncate": None}}, None
     yield "gpt_oss: both spellings", {**GPT_OSS, "rope_scaling": {**YARN, "factor": 2.0}, "rope_parameters": YARN}, None
     yield "gpt_oss: null, then the other", {**GPT_OSS, "rope_scaling": None, "rope_parameters": {**YARN, "beta_fast": 16}}, None
     yield "gpt_oss: theta in both places", {**GPT_OSS, "rope_theta": 5000.0,

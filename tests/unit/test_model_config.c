@@ -171,7 +171,7 @@ Test(model_config, is_what_transformers_makes_of_it)
 {
     cJSON *goldens = read_json("tests/kit/goldens/configs.json");
     const cJSON *golden;
-    cr_assert_geq(cJSON_GetArraySize(goldens), 35);
+    cr_assert_geq(cJSON_GetArraySize(goldens), 36);
     cJSON_ArrayForEach(golden, goldens)
     {
         cr_log_info("%s", cJSON_GetObjectItemCaseSensitive(golden, "name")->valuestring);
