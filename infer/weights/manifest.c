@@ -136,6 +136,12 @@ static int check_size(const struct tp_manifest_tensor *tensor, struct tp_error *
     return 0;
 }
 
+/* What stands in a container has a place there, and no file of its own. */
+static bool says_container(const struct tp_json_string *key)
+{
+    return tp_json_string_equals(key, "offset") || tp_json_string_equals(key, "chunks");
+}
+
 /* `source` is nothing to a reader, and other fields are for later versions to add: format_version
  * says when they matter. */
 static int take_tensor(struct tp_json *json, struct tp_manifest_tensor *tensor)
@@ -147,6 +153,10 @@ static int take_tensor(struct tp_json *json, struct tp_manifest_tensor *tensor)
         size_t field = 0;
         while (field < N_FIELDS && !tp_json_string_equals(&key, field_names[field]))
             field++;
+        if (says_container(&key))
+            return tp_error_set(json->error, -EINVAL,
+                                "expected a .npy file of its own, found a place in a container; "
+                                "convert with --format numpy-direct, or mount the checkpoint");
         if (field == N_FIELDS) {
             rc = tp_json_skip(json);
             continue;

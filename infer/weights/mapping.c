@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "decode/error.h"
@@ -36,17 +37,13 @@ static const struct tp_mapping *find(const uint8_t *address)
     return mapping;
 }
 
-static void put(const char *text, size_t length)
+/* In one piece, so that other output cannot come between. */
+static void put_line(const struct tp_mapping *mapping)
 {
-    while (length > 0) {
-        ssize_t n = write(STDERR_FILENO, text, length);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return;
-        text += n;
-        length -= (size_t)n;
-    }
+    struct iovec parts[] = {{(char *)program_name, program_name_length},
+                            {mapping->message, mapping->message_length}};
+    while (writev(STDERR_FILENO, parts, 2) < 0 && errno == EINTR)
+        continue;
 }
 
 /* A mapping is longer than its file to the end of the last page, but there no access fails. */
@@ -63,8 +60,7 @@ static void handle(int number, siginfo_t *information, void *context)
     if (atomic_flag_test_and_set(&is_ending)) /* another thread writes the line and ends us all */
         for (;;)
             pause();
-    put(program_name, program_name_length);
-    put(mapping->message, mapping->message_length);
+    put_line(mapping);
     _exit(1);
 }
 

@@ -77,6 +77,9 @@ def what_convert_writes():
         for precision in ("float32", "float16"):
             copy = convert(checkpoint("tiny"), folder / precision, "--precision", precision)
             assert show(copy)["weights"] == bound(read(checkpoint("tiny")), precision)
+        for form in ("msgpack", "jax-pickle", "safetensors"):
+            refused(convert(checkpoint("tiny"), folder / form, "--format", form),
+                    "found a place in a container; convert with --format numpy-direct")
 
 
 @test

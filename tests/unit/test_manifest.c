@@ -63,6 +63,8 @@ static const struct {
     {HEAD TENSOR("a") "," TENSOR("a") TAIL, "tensor \"a\" appears twice"},
     {HEAD "{\"name\":\"a\"}" TAIL, "tensor \"a\": expected a field \"file\", found none"},
     {HEAD "{\"name\":\"a\",\"name\":\"b\"}" TAIL, "name appears twice"},
+    {HEAD "{\"name\":\"a\",\"offset\":128}" TAIL, "tensor \"a\": expected a .npy file of its own"},
+    {HEAD "{\"name\":\"a\",\"chunks\":[]}" TAIL, "found a place in a container"},
     {ONE("7", "\"f\"", "[]", "\"float32\"", "4"), "tensor 0: name"},
     {ONE("\"a\"", "\"/etc/passwd\"", "[]", "\"float32\"", "4"),
      "tensor \"a\": file: expected the name of a file in the view, found \"/etc/passwd\""},
