@@ -3,6 +3,7 @@
  *     show-model [--load mapped|huge] [--positions N] VIEW
  *     show-model --hold [--load ...] VIEW     binds, prints "bound", waits for a line on stdin,
  *                                             then reads all of every tensor
+ *     show-model --pause [--load ...] VIEW    waits already when the files are open
  *     show-model --foreign FILE               reads a mapping of its own beyond FILE's end
  */
 #include <fcntl.h>
@@ -204,12 +205,17 @@ static int read_work(void *view, size_t worker)
     return read_all(view) == 1 ? -1 : 0;
 }
 
-static void hold(struct tp_weights_view *view)
+static void wait_for_line(const char *state)
 {
-    printf("bound\n");
+    printf("%s\n", state);
     fflush(stdout);
     if (getchar() == EOF)
         exit(3);
+}
+
+static void hold(struct tp_weights_view *view)
+{
+    wait_for_line("bound");
     tp_workers_run(4, read_work, view); /* four threads fault at once: still one line */
     printf("read\n");
 }
@@ -249,7 +255,7 @@ static const char *take(char ***at)
 int main(int argc, char **argv)
 {
     const char *positions = "", *placement = NULL, *path = NULL;
-    bool holding = false;
+    bool holding = false, pausing = false;
     struct tp_error error = {""};
     struct tp_weights_view *view;
     struct tp_model *model;
@@ -262,6 +268,8 @@ int main(int argc, char **argv)
         }
         if (strcmp(*at, "--hold") == 0)
             holding = true;
+        else if (strcmp(*at, "--pause") == 0)
+            pausing = true;
         else if (strcmp(*at, "--load") == 0)
             placement = take(&at);
         else if (strcmp(*at, "--positions") == 0)
@@ -273,6 +281,8 @@ int main(int argc, char **argv)
         fail("expected a view");
     if (tp_weights_view_open(path, &view, &error) < 0)
         fail(error.text);
+    if (pausing)
+        wait_for_line("open");
     if (placement != NULL)
         load(view, placement);
     if (tp_model_open(view, 2, &model, &error) < 0) {

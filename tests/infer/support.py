@@ -55,11 +55,11 @@ def refused(view, *says, options=()):
     return done.stderr
 
 
-def start(*arguments):
-    """A program that has bound its view and waits."""
-    process = subprocess.Popen([str(SHOW), "--hold", *map(str, arguments)], stdin=subprocess.PIPE,
+def start(*arguments, option="--hold", state="bound"):
+    """A program that has bound its view (or, with --pause, only opened it) and waits."""
+    process = subprocess.Popen([str(SHOW), option, *map(str, arguments)], stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "bound\n", process.communicate()
+    assert process.stdout.readline() == f"{state}\n", process.communicate()
     return process
 
 
