@@ -4,6 +4,7 @@ noinst_PROGRAMS += bench/blocks bench/codec bench/nullfs bench/reader
 
 bench_blocks_SOURCES = bench/blocks.c
 bench_blocks_LDADD = $(DECODE_LIBS)
+noinst_PROGRAMS += bench/codec bench/nullfs bench/reader bench/weights
 
 bench_codec_SOURCES = bench/codec.c
 bench_codec_LDADD = $(DECODE_LIBS)
@@ -13,6 +14,9 @@ bench_nullfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)
 bench_nullfs_LDADD = $(FUSE_LIBS)
 
 bench_reader_SOURCES = bench/reader.c
+
+bench_weights_SOURCES = bench/weights.c
+bench_weights_LDADD = $(INFER_LIBS)
 
 EXTRA_DIST += \
 	bench/README.md \

@@ -7,9 +7,13 @@
 #
 # fuzz_packed.c needs what it calls instead, decode/{bitshuffle,bitshuffle_*,block,codec,codec_*,
 # dtype,error,packed}.c, with -mavx2 -mf16c -mfma -mbmi2 -mavx512{f,bw,vl,dq} -llz4 -lxxhash.
+# Those of infer/ take more: fs/base/bytes.c, infer/weights/manifest.c or infer/model/{config,
+# config_rope,fields,rope}.c, and -lcjson -lm.
 replay_tests = \
 	tests/fuzz/replay-json \
 	tests/fuzz/replay-json-edit \
+	tests/fuzz/replay-manifest \
+	tests/fuzz/replay-model-config \
 	tests/fuzz/replay-npy \
 	tests/fuzz/replay-packed \
 	tests/fuzz/replay-safetensors
@@ -25,6 +29,14 @@ tests_fuzz_replay_json_edit_SOURCES = \
 	fs/export/convert/json_edit.c tests/fuzz/fuzz_json_edit.c tests/fuzz/replay.c
 tests_fuzz_replay_json_edit_CPPFLAGS = $(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/json"'
 tests_fuzz_replay_json_edit_LDADD = $(DECODE_LIBS)
+tests_fuzz_replay_manifest_SOURCES = tests/fuzz/fuzz_manifest.c tests/fuzz/replay.c
+tests_fuzz_replay_manifest_CPPFLAGS = $(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/manifest"'
+tests_fuzz_replay_manifest_LDADD = $(INFER_LIBS)
+
+tests_fuzz_replay_model_config_SOURCES = tests/fuzz/fuzz_model_config.c tests/fuzz/replay.c
+tests_fuzz_replay_model_config_CPPFLAGS = \
+	$(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/model_config"'
+tests_fuzz_replay_model_config_LDADD = $(INFER_LIBS)
 
 tests_fuzz_replay_npy_SOURCES = tests/fuzz/fuzz_npy.c tests/fuzz/replay.c
 tests_fuzz_replay_npy_CPPFLAGS = $(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/npy"'

@@ -7,6 +7,12 @@ Arrows point at what is known:
     fs/export (the commands) -> fs/export/verify -> fs/export/convert, pack -> fs/export/common
                              -> fs/export/doctor -> fs/export/mounts
                              -> fs/export/inspect, synth -> fs/export/common
+
+Behind the files of the view, knowing nothing of how they are made:
+
+    infer/cli -> infer/engine -> infer/backend.h <- infer/cpu
+                 infer/backend.h, infer/cpu -> infer/model -> infer/weights -> fs/base, decode
+    infer/cli -> infer/chat -> infer/tokenizer                              -> fs/base, decode
 """
 
 import re
@@ -15,6 +21,7 @@ import sys
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
+BELOW_INFER = {"decode", "fs/base"}
 BELOW_EXPORT = {"decode", "fs/base", "fs/checkpoint", "fs/view"}
 EXPORTS = ["fs/export/" + name for name in ("common", "convert", "doctor", "inspect", "mounts", "pack",
                                             "synth", "verify")]
@@ -35,6 +42,17 @@ KNOWS = {
         "fs/export/synth": ("fs/export/common",),
         "fs/export/verify": ("fs/export/common", "fs/export/convert", "fs/export/pack"),
     }.items()},
+    **{folder: BELOW_INFER | {folder, *others} for folder, others in {
+        "infer": ("infer/model",),  # backend.h
+        "infer/chat": ("infer/tokenizer",),
+        "infer/cli": ("infer", "infer/chat", "infer/cpu", "infer/engine", "infer/model",
+                      "infer/tokenizer", "infer/weights"),
+        "infer/cpu": ("infer", "infer/model", "infer/weights"),
+        "infer/engine": ("infer", "infer/model"),
+        "infer/model": ("infer/weights",),
+        "infer/tokenizer": (),
+        "infer/weights": (),
+    }.items()},
     "fs/mount": {"decode", "fs/base", "fs/cache", "fs/checkpoint", "fs/view", "fs/mount"},
 }
 ONLY_MOUNT = re.compile(r"fuse|sd-daemon")
@@ -42,7 +60,7 @@ LINES_MAX = 800
 
 
 def sources():
-    for folder in ("decode", "fs"):
+    for folder in ("decode", "fs", "infer"):
         yield from sorted((TOP / folder).rglob("*.[ch]"))
 
 

@@ -22,10 +22,13 @@ unit_tests = \
 	tests/unit/test-dtype \
 	tests/unit/test-extents \
 	tests/unit/test-json \
+	tests/unit/test-manifest \
+	tests/unit/test-model-config \
 	tests/unit/test-names \
 	tests/unit/test-npy \
 	tests/unit/test-options \
 	tests/unit/test-packed \
+	tests/unit/test-rope \
 	tests/unit/test-safetensors \
 	tests/unit/test-tile \
 	tests/unit/test-unpack \
@@ -64,6 +67,14 @@ tests_unit_test_json_SOURCES = tests/unit/test_json.c
 tests_unit_test_json_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_json_LDADD = $(UNIT_LIBS)
 
+tests_unit_test_manifest_SOURCES = tests/unit/test_manifest.c
+tests_unit_test_manifest_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_manifest_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
+
+tests_unit_test_model_config_SOURCES = tests/unit/read_file.h tests/unit/test_model_config.c
+tests_unit_test_model_config_CFLAGS = $(UNIT_CFLAGS) $(CJSON_CFLAGS)
+tests_unit_test_model_config_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
+
 tests_unit_test_names_SOURCES = tests/unit/test_names.c
 tests_unit_test_names_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_names_LDADD = $(FS_LIBS) $(CRITERION_LIBS)
@@ -79,6 +90,9 @@ tests_unit_test_options_LDADD = $(FS_LIBS) $(CRITERION_LIBS)
 tests_unit_test_packed_SOURCES = tests/unit/test_packed.c
 tests_unit_test_packed_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_packed_LDADD = $(UNIT_LIBS)
+tests_unit_test_rope_SOURCES = tests/unit/read_file.h tests/unit/test_rope.c
+tests_unit_test_rope_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_rope_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
 
 tests_unit_test_safetensors_SOURCES = tests/unit/read_file.h tests/unit/test_safetensors.c
 tests_unit_test_safetensors_CFLAGS = $(UNIT_CFLAGS)
