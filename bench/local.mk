@@ -1,9 +1,15 @@
 # What tells how fast it is; see bench/README.md. The programs are built with everything else, so
 # that they stay compilable.
-noinst_PROGRAMS += bench/codec bench/nullfs bench/reader
+noinst_PROGRAMS += bench/codec bench/infer_kernels bench/nullfs bench/reader
 
 bench_codec_SOURCES = bench/codec.c
 bench_codec_LDADD = $(DECODE_LIBS)
+
+bench_infer_kernels_SOURCES = \
+	bench/infer_kernels.c \
+	bench/infer_peaks.c \
+	bench/infer_peaks.h
+bench_infer_kernels_LDADD = $(INFER_LIBS)
 
 bench_nullfs_SOURCES = bench/nullfs.c
 bench_nullfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)
@@ -18,6 +24,7 @@ EXTRA_DIST += \
 	bench/codec.py \
 	bench/convert_worker.py \
 	bench/exports.py \
+	bench/kernels.py \
 	bench/load_worker.py \
 	bench/loads.py \
 	bench/machine.py \

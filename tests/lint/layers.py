@@ -4,6 +4,7 @@ Arrows point at what is known:
 
     fs/mount, fs/export -> fs/view -> fs/checkpoint -> fs/base, decode
                            fs/view -> fs/cache      -> fs/base
+    infer/cpu -> infer/weights; both -> fs/base, decode
 """
 
 import re
@@ -19,6 +20,8 @@ KNOWS = {
     "fs/checkpoint": {"decode", "fs/base", "fs/checkpoint"},
     "fs/view": {"decode", "fs/base", "fs/cache", "fs/checkpoint", "fs/view"},
     "fs/export": {"decode", "fs/base", "fs/checkpoint", "fs/view", "fs/export"},
+    "infer/weights": {"decode", "fs/base", "infer/weights"},
+    "infer/cpu": {"decode", "fs/base", "infer/cpu", "infer/weights"},
     "fs/mount": {"decode", "fs/base", "fs/cache", "fs/checkpoint", "fs/view", "fs/mount"},
 }
 ONLY_MOUNT = re.compile(r"fuse|sd-daemon")
@@ -26,7 +29,7 @@ LINES_MAX = 800
 
 
 def sources():
-    for folder in ("decode", "fs"):
+    for folder in ("decode", "fs", "infer"):
         yield from sorted((TOP / folder).rglob("*.[ch]"))
 
 
