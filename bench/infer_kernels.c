@@ -35,11 +35,11 @@ struct bench {
     size_t weight_bytes;
     uint8_t *scales;
     bool huge_pages;
-    float *x, *y; /* [512][8192] */
+    float *x, *y; /* [MAX_VECTORS][X_STRIDE] */
     float *bias;
 };
 
-enum { MAX_VECTORS = 512, X_STRIDE = 8192 };
+enum { MAX_VECTORS = 512, X_STRIDE = 8192, Y_BYTES = MAX_VECTORS * X_STRIDE * 4 };
 
 static double now(void)
 {
@@ -66,23 +66,46 @@ static const char *type_name(enum tp_matrix_type type)
     return names[type];
 }
 
-/* One line of output: rates of `ours` and `other` in pairs. */
-static void print(const struct bench *bench, const char *name, const char *unit, double *ours,
-                  double *other)
+static void print_list(const char *name, const double *values, int n)
+{
+    printf(", \"%s\": [", name);
+    for (int i = 0; i < n; i++)
+        printf("%s%.3f", i > 0 ? ", " : "", values[i]);
+    printf("]");
+}
+
+/* One line of output: rates of ours and, unless NULL, of what limits them, in pairs. */
+static void print(const struct bench *bench, const char *name, const char *unit,
+                  const double *rates, const char *other, const double *limits)
 {
     int runs = bench->options->runs;
     double ratios[MAX_RUNS];
-    for (int i = 0; i < runs; i++)
-        ratios[i] = ours[i] / other[i];
-    double ratio = median(ratios, runs), best_ratio = ratios[runs - 1];
-    double rate = median(ours, runs), rate_other = median(other, runs);
     printf("{\"case\": \"%s\", \"isa\": \"%s\", \"threads\": %zu, \"huge_pages\": %s, "
-           "\"unit\": \"%s\", \"rate\": %.2f, \"best_rate\": %.2f, \"limit\": %.2f, "
-           "\"best_limit\": %.2f, \"ratio\": %.3f, \"best\": %.3f}\n",
+           "\"unit\": \"%s\"",
            name, bench->workspace.kernels->name, bench->n_threads,
-           bench->huge_pages ? "true" : "false", unit, rate, ours[runs - 1], rate_other,
-           other[runs - 1], ratio, best_ratio);
+           bench->huge_pages ? "true" : "false", unit);
+    if (limits != NULL) {
+        for (int i = 0; i < runs; i++)
+            ratios[i] = rates[i] / limits[i];
+        double ratio = median(ratios, runs);
+        printf(", \"ratio\": %.3f, \"best\": %.3f, \"other\": \"%s\"", ratio, ratios[runs - 1],
+               other);
+        print_list("limits", limits, runs);
+    }
+    print_list("rates", rates, runs);
+    printf("}\n");
     fflush(stdout);
+}
+
+static void *allocate(size_t bytes, bool huge)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+        fprintf(stderr, "bench/infer_kernels: no memory for %zu bytes; try --mib\n", bytes);
+        exit(1);
+    }
+    madvise(memory, bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    return memory;
 }
 
 static bool wanted(const struct bench *bench, const char *name)
@@ -170,16 +193,16 @@ static void bench_decode(struct bench *bench, const struct shape *shape, size_t 
             other[i] = 1e-9 * (double)bench->weight_bytes / read;
         }
     }
-    print(bench, name, "GB/s", ours, other);
+    print(bench, name, "GB/s", ours, "read loop", other);
 }
 
 static void bench_decoding(struct bench *bench)
 {
     static const struct shape shapes[] = {
-        {TP_MATRIX_BF16, 2880, HIDDEN},   {TP_MATRIX_BF16, 4096, HIDDEN},
-        {TP_MATRIX_BF16, 2880, 4096},     {TP_MATRIX_BF16, 201088, HIDDEN},
-        {TP_MATRIX_MXFP4, 5760, HIDDEN},  {TP_MATRIX_MXFP4, 2880, HIDDEN},
-        {TP_MATRIX_F32, 2880, HIDDEN},    {TP_MATRIX_F16, 2880, HIDDEN},
+        {TP_MATRIX_BF16, 2880, HIDDEN},  {TP_MATRIX_BF16, 4096, HIDDEN},
+        {TP_MATRIX_BF16, 2880, 4096},    {TP_MATRIX_BF16, 201088, HIDDEN},
+        {TP_MATRIX_MXFP4, 5760, HIDDEN}, {TP_MATRIX_MXFP4, 2880, HIDDEN},
+        {TP_MATRIX_F32, 2880, HIDDEN},   {TP_MATRIX_F16, 2880, HIDDEN},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         size_t at_once = shapes[i].type == TP_MATRIX_MXFP4 ? 4 : 1;
@@ -209,8 +232,7 @@ static double peak(struct bench *bench, bool bf16)
     enum { PIECES = 64 };
     double start = now();
     tp_pool_run(bench->workspace.pool, PIECES, compute_piece, &bf16);
-    return 1e-9 * PIECES * (bf16 ? bench_multiply_bf16() : bench_multiply_f32()) /
-           (now() - start);
+    return 1e-9 * PIECES * (bf16 ? bench_multiply_bf16() : bench_multiply_f32()) / (now() - start);
 }
 
 static void bench_prefill(struct bench *bench, const struct shape *shape, size_t n_vectors,
@@ -243,15 +265,15 @@ static void bench_prefill(struct bench *bench, const struct shape *shape, size_t
             other[i] = peak(bench, bf16);
         }
     }
-    print(bench, name, "GMAC/s", ours, other);
+    print(bench, name, "GMAC/s", ours, "registers only", other);
 }
 
 static void bench_prefills(struct bench *bench)
 {
     static const struct shape shapes[] = {
-        {TP_MATRIX_BF16, 4096, HIDDEN}, {TP_MATRIX_BF16, 2880, 4096},
+        {TP_MATRIX_BF16, 4096, HIDDEN},  {TP_MATRIX_BF16, 2880, 4096},
         {TP_MATRIX_MXFP4, 5760, HIDDEN}, {TP_MATRIX_MXFP4, 2880, HIDDEN},
-        {TP_MATRIX_F32, 2880, HIDDEN},  {TP_MATRIX_F16, 2880, HIDDEN},
+        {TP_MATRIX_F32, 2880, HIDDEN},   {TP_MATRIX_F16, 2880, HIDDEN},
     };
     static const size_t counts[] = {16, 64, 128, 512};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
@@ -275,31 +297,70 @@ static void nothing(void *context, size_t item, size_t thread)
 static void bench_pool(struct bench *bench)
 {
     enum { TIMES = 20000 };
-    if (!wanted(bench, "pool"))
+    double us[MAX_RUNS];
+    if (!wanted(bench, "pool, empty run"))
         return;
     for (int i = 0; i < bench->options->runs; i++) {
         double start = now();
         for (int j = 0; j < TIMES; j++)
             tp_pool_run(bench->workspace.pool, bench->n_threads, nothing, NULL);
-        double us = 1e6 * (now() - start) / TIMES;
-        printf("{\"case\": \"pool, empty run\", \"threads\": %zu, \"unit\": \"us\", \"rate\": "
-               "%.3f}\n",
-               bench->n_threads, us);
+        us[i] = 1e6 * (now() - start) / TIMES;
     }
+    print(bench, "pool, empty run", "us", us, NULL, NULL);
+}
+
+/* ---- attention ---- */
+
+/* The full layers of gpt-oss-20b: `n` positions that see `context` keys before them. */
+static void bench_attention(struct bench *bench, size_t context, size_t n, bool bf16)
+{
+    enum { HEADS = 64, KV_HEADS = 8, SIZE = 64 };
+    struct tp_kv_cache cache = {bf16, (context + n + 15) / 16 * 16, KV_HEADS, SIZE, NULL, NULL};
+    double ours[MAX_RUNS], other[MAX_RUNS];
+    size_t keys, values;
+    char name[128];
+    snprintf(name, sizeof name, "attention %s, %zu positions after %zu", bf16 ? "BF16" : "F32", n,
+             context);
+    if (!wanted(bench, name) || tp_kv_cache_bytes(&cache, &keys, &values) < 0)
+        return;
+    cache.keys = allocate(keys, true);
+    cache.values = allocate(values, true);
+    for (size_t i = 0; i < context + n; i++)
+        tp_kv_cache_store(&cache, i, bench->x, bench->x + i % 100);
+    struct tp_attention attention = {.cache = &cache,
+                                     .n_heads = HEADS,
+                                     .first = context,
+                                     .n = n,
+                                     .scale = 0.001f,
+                                     .sinks = bench->bias,
+                                     .queries = bench->x,
+                                     .mixed = bench->y};
+    double seen = (double)n * (double)context + (double)n * ((double)n + 1) / 2;
+    for (int i = -1; i < bench->options->runs; i++) {
+        double start = now();
+        if (tp_attend(&bench->workspace, &attention, 1) < 0)
+            abort();
+        double seconds = now() - start;
+        if (i >= 0) {
+            ours[i] = 1e-9 * 2 * HEADS * SIZE * seen / seconds;
+            other[i] = peak(bench, false);
+        }
+    }
+    print(bench, name, "GMAC/s", ours, "registers only", other);
+    munmap(cache.keys, keys);
+    munmap(cache.values, values);
+}
+
+static void bench_attentions(struct bench *bench)
+{
+    bench_attention(bench, 2047, 1, false);
+    bench_attention(bench, 32767, 1, false);
+    bench_attention(bench, 32767, 1, true);
+    bench_attention(bench, 0, MAX_VECTORS, false);
+    bench_attention(bench, 4096, MAX_VECTORS, false);
 }
 
 /* ---- setting up ---- */
-
-static void *allocate(size_t bytes, bool huge)
-{
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) {
-        fprintf(stderr, "bench/infer_kernels: no memory for %zu bytes; try --mib\n", bytes);
-        exit(1);
-    }
-    madvise(memory, bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-    return memory;
-}
 
 static uint64_t next_random(uint64_t *state)
 {
@@ -331,7 +392,7 @@ static void measure(const struct options *options, size_t n_threads, bool huge_p
     bench.scales = allocate(bench.weight_bytes / 16, huge_pages);
     size_t x_bytes = (size_t)MAX_VECTORS * X_STRIDE * sizeof(float);
     bench.x = allocate(x_bytes, true);
-    bench.y = allocate((size_t)TP_FEW_VECTORS * 201088 * sizeof(float), true);
+    bench.y = allocate(Y_BYTES, true);
     bench.bias = allocate(201088 * sizeof(float), true);
     fill(bench.weights, bench.weight_bytes);
     memset(bench.scales, 120, bench.weight_bytes / 16);
@@ -341,10 +402,12 @@ static void measure(const struct options *options, size_t n_threads, bool huge_p
     bench_pool(&bench);
     bench_decoding(&bench);
     bench_prefills(&bench);
+    if (!huge_pages)
+        bench_attentions(&bench);
     munmap(bench.weights, bench.weight_bytes);
     munmap(bench.scales, bench.weight_bytes / 16);
     munmap(bench.x, x_bytes);
-    munmap(bench.y, (size_t)TP_FEW_VECTORS * 201088 * sizeof(float));
+    munmap(bench.y, Y_BYTES);
     munmap(bench.bias, 201088 * sizeof(float));
     tp_workspace_fini(&bench.workspace);
 }

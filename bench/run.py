@@ -17,6 +17,7 @@ from typing import Callable
 
 import codec
 import exports
+import kernels
 import loads
 import model
 import reads
@@ -43,6 +44,7 @@ CASES = [
     Case("cache", reads.cache_pays),
     Case("disk", reads.disk_source),
     Case("codecs", codec.codecs),
+    Case("kernels", kernels.kernels),
     Case("20b", model.model_20b),
     Case("copied", loads.copied),
     Case("converted", loads.converted),
@@ -81,7 +83,8 @@ def parse(arguments):
 
 def find_programs(build):
     programs = {"tensorport-mount": build / "tensorport-mount", "nullfs": build / "bench/nullfs",
-                "reader": build / "bench/reader", "codec": build / "bench/codec"}
+                "reader": build / "bench/reader", "codec": build / "bench/codec",
+                "infer_kernels": build / "bench/infer_kernels"}
     for path in programs.values():
         if not os.access(path, os.X_OK):
             sys.exit(f"{path} is missing: run 'make' first, or give --build-dir")

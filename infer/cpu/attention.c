@@ -20,10 +20,10 @@ struct desk {
 struct item {
     const struct tp_attention *attention;
     size_t kv_head;
-    size_t first, n;                    /* positions */
-    size_t split;                       /* if splits are done apart */
-    float *mixed;                       /* of that split: [n_heads][padded head size] */
-    struct tp_attention_sums *sums;     /* of that split: [n_heads] */
+    size_t first, n;                /* positions */
+    size_t split;                   /* if splits are done apart */
+    float *mixed;                   /* of that split: [n_heads][padded head size] */
+    struct tp_attention_sums *sums; /* of that split: [n_heads] */
 };
 
 struct attending {
@@ -130,8 +130,7 @@ static void finish(const struct attending *attending, const struct item *item, s
 {
     const struct tp_attention *a = item->attention;
     size_t size = a->cache->head_size, padded = tp_padded_head(size), group = group_of(a);
-    float *target =
-        a->mixed + ((position - a->first) * a->n_heads + item->kv_head * group) * size;
+    float *target = a->mixed + ((position - a->first) * a->n_heads + item->kv_head * group) * size;
     for (size_t h = 0; h < group; h++) {
         attending->kernels->divide(mixed + h * padded, size, sums[h].total);
         memcpy(target + h * size, mixed + h * padded, size * sizeof *target);
@@ -189,8 +188,8 @@ static void attend_apart(void *context, size_t index, size_t thread)
 {
     const struct attending *attending = context;
     const struct item *item = &attending->items[index];
-    attend_to_split(attending, item, item->first, item->split,
-                    desk_of(attending, thread).weights, item->sums, item->mixed);
+    attend_to_split(attending, item, item->first, item->split, desk_of(attending, thread).weights,
+                    item->sums, item->mixed);
 }
 
 /* One item for each split that a position sees, next to each other. */
@@ -266,8 +265,7 @@ int tp_attend(struct tp_workspace *workspace, const struct tp_attention *attenti
     size_t n_threads = tp_pool_threads(workspace->pool), n_positions = 0;
     for (size_t i = 0; i < n; i++) {
         attending.group = most(attending.group, group_of(&attentions[i]));
-        attending.padded =
-            most(attending.padded, tp_padded_head(attentions[i].cache->head_size));
+        attending.padded = most(attending.padded, tp_padded_head(attentions[i].cache->head_size));
         n_positions += attentions[i].n;
     }
     size_t n_items = list_in_order(attentions, n, NULL);

@@ -79,7 +79,7 @@ struct tp_attention_sums {
 };
 
 struct tp_kernels {
-    const char *name; /* "scalar", "avx2", "avx512" */
+    const char *name;                  /* "scalar", "avx2", "avx512" */
     struct tp_product_kernels f32;     /* any weights */
     struct tp_product_kernels rounded; /* any weights; rounds to BF16 when it packs */
     /* Weights in BF16 and MXFP4 by a product of BF16 pairs, or NULL. */

@@ -67,8 +67,7 @@ void tp_kv_cache_store(struct tp_kv_cache *cache, size_t position, const float *
 
 const void *tp_kv_cache_keys(const struct tp_kv_cache *cache, size_t head)
 {
-    return (const uint8_t *)cache->keys +
-           head * cache->capacity * cache->head_size * width(cache);
+    return (const uint8_t *)cache->keys + head * cache->capacity * cache->head_size * width(cache);
 }
 
 const void *tp_kv_cache_values(const struct tp_kv_cache *cache, size_t head)

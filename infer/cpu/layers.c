@@ -38,8 +38,8 @@ static void rms_norm(void *context, size_t i, size_t thread)
                          r->y + i * r->columns);
 }
 
-void tp_rms_norm_rows(struct tp_workspace *workspace, const float *x, const float *weight,
-                      size_t n, size_t columns, float epsilon, float *y)
+void tp_rms_norm_rows(struct tp_workspace *workspace, const float *x, const float *weight, size_t n,
+                      size_t columns, float epsilon, float *y)
 {
     struct rows rows = {.x = x, .weights = weight, .y = y, .columns = columns, .a = epsilon};
     run(workspace, &rows, n, rms_norm);

@@ -10,8 +10,8 @@
 #include "infer/weights/matrix.h"
 
 /* y[n][columns]; y may be x. */
-void tp_rms_norm_rows(struct tp_workspace *workspace, const float *x, const float *weight,
-                      size_t n, size_t columns, float epsilon, float *y);
+void tp_rms_norm_rows(struct tp_workspace *workspace, const float *x, const float *weight, size_t n,
+                      size_t columns, float epsilon, float *y);
 
 /* Rotates heads [n][n_heads][head_size], which lie `stride` floats a row, in place; `cosines` and
  * `sines` [n][head_size / 2] belong to the positions of the rows. */

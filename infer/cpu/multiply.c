@@ -111,8 +111,8 @@ static size_t list_pieces(const struct tp_product *product, size_t n_threads, st
         for (size_t row = 0; row < product->w.rows; row += rows, n++) {
             size_t rest = product->w.rows - row;
             if (pieces != NULL)
-                pieces[n] = (struct piece){product, row, rest < rows ? rest : rows, vector,
-                                           end - vector};
+                pieces[n] =
+                    (struct piece){product, row, rest < rows ? rest : rows, vector, end - vector};
         }
     }
     return n;

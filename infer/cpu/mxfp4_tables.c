@@ -13,15 +13,20 @@
 
 /* 0, 0.5, 1, 1.5, 2, 3, 4, 6. */
 #define EIGHT(scale, sign, shift)                                                                  \
-    (ZERO(scale) | ((scale) != 255 ? (sign) : 0)) >> (shift),                                      \
-        NUMBER(scale, -1, 0, sign, shift), NUMBER(scale, 0, 0, sign, shift),                       \
-        NUMBER(scale, 0, 1, sign, shift), NUMBER(scale, 1, 0, sign, shift),                        \
-        NUMBER(scale, 1, 1, sign, shift), NUMBER(scale, 2, 0, sign, shift),                        \
-        NUMBER(scale, 2, 1, sign, shift)
+    (ZERO(scale) | ((scale) != 255 ? (sign) : 0)) >> (shift), NUMBER(scale, -1, 0, sign, shift),   \
+        NUMBER(scale, 0, 0, sign, shift), NUMBER(scale, 0, 1, sign, shift),                        \
+        NUMBER(scale, 1, 0, sign, shift), NUMBER(scale, 1, 1, sign, shift),                        \
+        NUMBER(scale, 2, 0, sign, shift), NUMBER(scale, 2, 1, sign, shift)
 #define SIXTEEN(scale, shift) EIGHT(scale, 0, shift), EIGHT(scale, 0x80000000u, shift)
 
-#define F32(scale) {SIXTEEN(scale, 0)}
-#define BF16(scale) {SIXTEEN(scale, 16), SIXTEEN(scale, 16)}
+#define F32(scale)                                                                                 \
+    {                                                                                              \
+        SIXTEEN(scale, 0)                                                                          \
+    }
+#define BF16(scale)                                                                                \
+    {                                                                                              \
+        SIXTEEN(scale, 16), SIXTEEN(scale, 16)                                                     \
+    }
 #define BY_4(row, scale) row(scale), row((scale) + 1), row((scale) + 2), row((scale) + 3)
 #define BY_16(row, scale)                                                                          \
     BY_4(row, scale), BY_4(row, (scale) + 4), BY_4(row, (scale) + 8), BY_4(row, (scale) + 12)

@@ -43,7 +43,7 @@ struct tp_pool {
 
     size_t n_threads;
     bool pinned;
-    cpu_set_t callers_set; /* before pinning */
+    cpu_set_t callers_set;  /* before pinning */
     struct worker *workers; /* [n_threads]; the first is the caller and has no thread */
     struct share *shares;   /* [n_threads] */
 };
@@ -165,8 +165,8 @@ static void run_shared(struct tp_pool *pool, size_t n_items, tp_pool_fn *work, v
     pool->context = context;
     atomic_store(&pool->n_left, (uint32_t)n_items);
     for (size_t i = 0; i < pool->n_threads; i++)
-        atomic_store(&pool->shares[i].items, pack(run, n_items * i / pool->n_threads,
-                                                  n_items * (i + 1) / pool->n_threads));
+        atomic_store(&pool->shares[i].items,
+                     pack(run, n_items * i / pool->n_threads, n_items * (i + 1) / pool->n_threads));
     announce(pool);
     take_part(pool, 0, run);
     wait_until_done(pool);
@@ -255,9 +255,8 @@ int tp_pool_new(size_t n_threads, bool pin_threads, struct tp_pool **ret_pool,
     size_t n = n_threads > 0 ? n_threads : tp_cores(NULL);
     struct tp_pool *pool = aligned_alloc(CACHE_LINE, sizeof *pool);
     struct worker *workers = calloc(n, sizeof *workers);
-    struct share *shares = n > SIZE_MAX / sizeof *shares
-                               ? NULL
-                               : aligned_alloc(CACHE_LINE, n * sizeof *shares);
+    struct share *shares =
+        n > SIZE_MAX / sizeof *shares ? NULL : aligned_alloc(CACHE_LINE, n * sizeof *shares);
     if (pool == NULL || workers == NULL || shares == NULL) {
         free(pool);
         free(workers);

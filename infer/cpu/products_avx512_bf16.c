@@ -5,9 +5,9 @@
 #include "infer/cpu/lanes_avx512.h"
 #include "infer/cpu/mxfp4_tables.h"
 
-#define PRODUCT_PARTS 1
-#define TILE_ROWS 6
-#define TILE_VECTORS 4
+#define PRODUCT_PARTS     1
+#define TILE_ROWS         6
+#define TILE_VECTORS      4
 #define FEW_ROWS(type, n) ((n) > 6 ? 3 : (n) > 2 || (type) != TP_MATRIX_MXFP4 ? 4 : 8)
 typedef __m512i product_vector;
 
