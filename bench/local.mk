@@ -5,9 +5,16 @@ noinst_PROGRAMS += bench/blocks bench/codec bench/nullfs bench/reader
 bench_blocks_SOURCES = bench/blocks.c
 bench_blocks_LDADD = $(DECODE_LIBS)
 noinst_PROGRAMS += bench/codec bench/nullfs bench/reader bench/weights
+noinst_PROGRAMS += bench/codec bench/infer_kernels bench/nullfs bench/reader
 
 bench_codec_SOURCES = bench/codec.c
 bench_codec_LDADD = $(DECODE_LIBS)
+
+bench_infer_kernels_SOURCES = \
+	bench/infer_kernels.c \
+	bench/infer_peaks.c \
+	bench/infer_peaks.h
+bench_infer_kernels_LDADD = $(INFER_LIBS)
 
 bench_nullfs_SOURCES = bench/nullfs.c
 bench_nullfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)
@@ -25,6 +32,7 @@ EXTRA_DIST += \
 	bench/codec.py \
 	bench/convert_worker.py \
 	bench/exports.py \
+	bench/kernels.py \
 	bench/load_worker.py \
 	bench/loads.py \
 	bench/machine.py \

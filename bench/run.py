@@ -17,6 +17,7 @@ from typing import Callable
 
 import codec
 import exports
+import kernels
 import loads
 import model
 import pack
@@ -44,6 +45,7 @@ CASES = [
     Case("cache", reads.cache_pays),
     Case("disk", reads.disk_source),
     Case("codecs", codec.codecs),
+    Case("kernels", kernels.kernels),
     Case("pack", pack.pack),
     Case("20b", model.model_20b),
     Case("copied", loads.copied),
@@ -84,7 +86,8 @@ def parse(arguments):
 def find_programs(build):
     programs = {"tensorport-mount": build / "tensorport-mount", "nullfs": build / "bench/nullfs",
                 "reader": build / "bench/reader", "codec": build / "bench/codec",
-                "blocks": build / "bench/blocks"}
+                "blocks": build / "bench/blocks",
+                "infer_kernels": build / "bench/infer_kernels"}
     for path in programs.values():
         if not os.access(path, os.X_OK):
             sys.exit(f"{path} is missing: run 'make' first, or give --build-dir")

@@ -21,6 +21,9 @@ unit_tests = \
 	tests/unit/test-codec \
 	tests/unit/test-dtype \
 	tests/unit/test-extents \
+	tests/unit/test-infer-attention \
+	tests/unit/test-infer-layers \
+	tests/unit/test-infer-multiply \
 	tests/unit/test-json \
 	tests/unit/test-manifest \
 	tests/unit/test-model-config \
@@ -62,6 +65,24 @@ tests_unit_test_dtype_LDADD = $(UNIT_LIBS)
 tests_unit_test_extents_SOURCES = tests/unit/test_extents.c
 tests_unit_test_extents_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_extents_LDADD = $(FS_LIBS) $(CRITERION_LIBS)
+
+tests_unit_test_infer_attention_SOURCES = \
+	tests/unit/test_infer.h \
+	tests/unit/test_infer_attention.c
+tests_unit_test_infer_attention_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_infer_attention_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
+
+tests_unit_test_infer_layers_SOURCES = \
+	tests/unit/test_infer.h \
+	tests/unit/test_infer_layers.c
+tests_unit_test_infer_layers_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_infer_layers_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
+
+tests_unit_test_infer_multiply_SOURCES = \
+	tests/unit/test_infer.h \
+	tests/unit/test_infer_multiply.c
+tests_unit_test_infer_multiply_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_infer_multiply_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
 
 tests_unit_test_json_SOURCES = tests/unit/test_json.c
 tests_unit_test_json_CFLAGS = $(UNIT_CFLAGS)
@@ -122,10 +143,12 @@ endif
 EXTRA_DIST += tests/unit/criterion-is-missing
 
 # Plain C, because Criterion does not run under ThreadSanitizer.
-check_PROGRAMS += tests/unit/thread-cache
-TESTS += tests/unit/thread-cache
+check_PROGRAMS += tests/unit/thread-cache tests/unit/thread-pool
+TESTS += tests/unit/thread-cache tests/unit/thread-pool
 tests_unit_thread_cache_SOURCES = tests/unit/thread_cache.c
 tests_unit_thread_cache_LDADD = $(FS_LIBS)
+tests_unit_thread_pool_SOURCES = tests/unit/thread_pool.c
+tests_unit_thread_pool_LDADD = $(INFER_LIBS)
 
 if PYTHON_TESTS
 check_PROGRAMS += tests/unit/safetensors-verdict

@@ -1,0 +1,20 @@
+/* The kernels for AVX2, FMA and F16C: 16 registers of 8 lanes. */
+#include "infer/cpu/kernel_tables.h"
+#include "infer/cpu/lanes_avx2.h"
+
+/* 12 sums in registers, 3 vectors and a weight beside them. */
+#define TILE_ROWS         4
+#define TILE_VECTORS      3
+#define FEW_ROWS(type, n) ((n) <= 2 ? 4 : (n) <= 4 ? 2 : 1)
+#define HEADS_AT_ONCE     4
+#define MIXED_HEADS       2
+
+#include "infer/cpu/products_f32.inc"
+
+#include "infer/cpu/elementwise.inc"
+
+#include "infer/cpu/attend.inc"
+
+#include "infer/cpu/table.inc"
+
+const struct tp_kernels tp_kernels_avx2 = KERNEL_TABLE("avx2", NULL);

@@ -1,0 +1,21 @@
+/* The kernels for AVX-512 F, BW, DQ, VL: 32 registers of 16 lanes. */
+#include "infer/cpu/kernel_tables.h"
+#include "infer/cpu/lanes_avx512.h"
+
+/* 24 sums in registers, 4 vectors and a weight beside them. */
+#define TILE_ROWS         6
+#define TILE_VECTORS      4
+#define FEW_ROWS(type, n) ((n) > 6 ? 3 : (n) > 2 || (type) != TP_MATRIX_MXFP4 ? 4 : 8)
+#define HEADS_AT_ONCE     8
+#define MIXED_HEADS       4
+
+#include "infer/cpu/products_f32.inc"
+
+#include "infer/cpu/elementwise.inc"
+
+#include "infer/cpu/attend.inc"
+
+#include "infer/cpu/table.inc"
+
+const struct tp_kernels tp_kernels_avx512 = KERNEL_TABLE("avx512", NULL);
+const struct tp_kernels tp_kernels_avx512_bf16 = KERNEL_TABLE("avx512", &tp_products_avx512_bf16);

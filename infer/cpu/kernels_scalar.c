@@ -1,0 +1,19 @@
+/* The kernels for any machine, and the reference of the others. */
+#include "infer/cpu/kernel_tables.h"
+#include "infer/cpu/lanes_scalar.h"
+
+#define TILE_ROWS         4
+#define TILE_VECTORS      3
+#define FEW_ROWS(type, n) ((n) <= 2 ? 4 : (n) <= 4 ? 2 : 1)
+#define HEADS_AT_ONCE     2
+#define MIXED_HEADS       2
+
+#include "infer/cpu/products_f32.inc"
+
+#include "infer/cpu/elementwise.inc"
+
+#include "infer/cpu/attend.inc"
+
+#include "infer/cpu/table.inc"
+
+const struct tp_kernels tp_kernels_scalar = KERNEL_TABLE("scalar", NULL);

@@ -1,0 +1,77 @@
+#include "infer/cpu/kv_cache.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "infer/cpu/kernels.h"
+
+static size_t width(const struct tp_kv_cache *cache)
+{
+    return cache->bf16 ? sizeof(uint16_t) : sizeof(float);
+}
+
+static int bytes_of(const struct tp_kv_cache *cache, size_t head_size, size_t *ret_bytes)
+{
+    size_t elements;
+    if (__builtin_mul_overflow(cache->n_heads, cache->capacity, &elements) ||
+        __builtin_mul_overflow(elements, head_size, &elements) ||
+        __builtin_mul_overflow(elements, width(cache), &elements))
+        return -EOVERFLOW;
+    *ret_bytes = elements;
+    return 0;
+}
+
+int tp_kv_cache_bytes(const struct tp_kv_cache *cache, size_t *ret_keys, size_t *ret_values)
+{
+    size_t keys, values;
+    if (cache->head_size > SIZE_MAX / 2 || bytes_of(cache, cache->head_size, &keys) < 0 ||
+        bytes_of(cache, tp_padded_head(cache->head_size), &values) < 0)
+        return -EOVERFLOW;
+    *ret_keys = keys;
+    *ret_values = values;
+    return 0;
+}
+
+/* To the nearest BF16, ties to even; NaN becomes quiet. */
+static uint16_t to_bf16(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static void store(const struct tp_kv_cache *cache, void *target, size_t i, float x)
+{
+    if (cache->bf16)
+        ((uint16_t *)target)[i] = to_bf16(x);
+    else
+        ((float *)target)[i] = x;
+}
+
+void tp_kv_cache_store(struct tp_kv_cache *cache, size_t position, const float *keys,
+                       const float *values)
+{
+    size_t slot = position % cache->capacity, size = cache->head_size;
+    for (size_t head = 0; head < cache->n_heads; head++) {
+        size_t key = (head * cache->capacity + slot / TP_KEY_BLOCK * TP_KEY_BLOCK) * size +
+                     slot % TP_KEY_BLOCK;
+        size_t value = (head * cache->capacity + slot) * tp_padded_head(size);
+        for (size_t i = 0; i < size; i++) {
+            store(cache, cache->keys, key + i * TP_KEY_BLOCK, keys[head * size + i]);
+            store(cache, cache->values, value + i, values[head * size + i]);
+        }
+    }
+}
+
+const void *tp_kv_cache_keys(const struct tp_kv_cache *cache, size_t head)
+{
+    return (const uint8_t *)cache->keys + head * cache->capacity * cache->head_size * width(cache);
+}
+
+const void *tp_kv_cache_values(const struct tp_kv_cache *cache, size_t head)
+{
+    return (const uint8_t *)cache->values +
+           head * cache->capacity * tp_padded_head(cache->head_size) * width(cache);
+}

@@ -1,0 +1,187 @@
+#include "infer/cpu/multiply.h"
+
+#include <errno.h>
+
+/* Pieces of a product that are shared out: so long that a thread reads memory in long streaks,
+ * so short that none waits for another for long. */
+enum { FEW_PIECE_BYTES = 96 << 10, FEW_ROWS_MULTIPLE = 8, MIN_PIECES_PER_THREAD = 4 };
+
+/* Rows that go together must not fall on the same sets of a cache. */
+enum { PACKED_ROW_PADDING = 192 };
+
+struct piece {
+    const struct tp_product *product;
+    size_t first_row, n_rows;
+    size_t first_vector, n_vectors; /* of the product */
+};
+
+struct multiplication {
+    const struct tp_kernels *kernels;
+    const struct tp_vectors *vectors;
+    enum tp_activations activations;
+    uint8_t *packed[2]; /* by form: float32, pairs of BF16; NULL if no product wants it */
+    size_t packed_stride[2];
+    const void **x[2]; /* [vectors->n], by form */
+    struct piece *pieces;
+    uint8_t *scratch; /* [threads][TP_MANY_SCRATCH_BYTES] */
+};
+
+enum { FLOATS, PAIRS };
+
+static int form_of(const struct multiplication *m, const struct tp_product *product)
+{
+    bool in_bf16 = product->w.type == TP_MATRIX_BF16 || product->w.type == TP_MATRIX_MXFP4;
+    return m->activations == TP_ACTIVATIONS_BF16 && m->kernels->bf16_pairs != NULL && in_bf16
+               ? PAIRS
+               : FLOATS;
+}
+
+static const struct tp_product_kernels *kernels_of(const struct multiplication *m, int form)
+{
+    if (form == PAIRS)
+        return m->kernels->bf16_pairs;
+    return m->activations == TP_ACTIVATIONS_BF16 ? &m->kernels->rounded : &m->kernels->f32;
+}
+
+static size_t divide_up(size_t a, size_t b)
+{
+    return a / b + (a % b != 0);
+}
+
+/* ---- packing the activations ---- */
+
+static void pack_one(void *context, size_t item, size_t thread)
+{
+    const struct multiplication *m = context;
+    const struct tp_vectors *vectors = m->vectors;
+    (void)thread;
+    for (int form = FLOATS; form <= PAIRS; form++) {
+        if (m->packed[form] != NULL)
+            kernels_of(m, form)->pack(vectors->x + item * vectors->stride, vectors->columns,
+                                      m->packed[form] + item * m->packed_stride[form]);
+    }
+}
+
+static bool reserve_packed(struct tp_workspace *workspace, struct multiplication *m, int form)
+{
+    const struct tp_vectors *vectors = m->vectors;
+    size_t blocks = divide_up(vectors->columns, TP_BLOCK_COLUMNS);
+    m->packed_stride[form] = blocks * kernels_of(m, form)->block_bytes + PACKED_ROW_PADDING;
+    m->packed[form] =
+        tp_buffer_reserve(&workspace->packed[form], vectors->n_x, m->packed_stride[form]);
+    return m->packed[form] != NULL;
+}
+
+static void pack_all(struct tp_workspace *workspace, struct multiplication *m)
+{
+    enum { PARALLEL_FROM = 8 };
+    if (m->vectors->n_x >= PARALLEL_FROM) {
+        tp_pool_run(workspace->pool, m->vectors->n_x, pack_one, m);
+        return;
+    }
+    for (size_t i = 0; i < m->vectors->n_x; i++)
+        pack_one(m, i, 0);
+}
+
+/* ---- sharing out ---- */
+
+/* Of few vectors the weights count, which a piece reads once; of many their number. */
+static size_t rows_of_piece(const struct tp_product *product, size_t n_threads)
+{
+    if (product->n > TP_FEW_VECTORS)
+        return TP_MANY_ROWS;
+    size_t row_bytes = divide_up(tp_matrix_bytes(&product->w), product->w.rows) + 1;
+    size_t by_bytes = divide_up(FEW_PIECE_BYTES, row_bytes);
+    size_t by_threads = divide_up(product->w.rows, MIN_PIECES_PER_THREAD * n_threads);
+    size_t rows = by_bytes < by_threads ? by_bytes : by_threads;
+    return divide_up(rows, FEW_ROWS_MULTIPLE) * FEW_ROWS_MULTIPLE;
+}
+
+/* Lists the pieces of a product, if `pieces` is not NULL; gives their number. Those of the same
+ * vectors follow each other: what the vectors have brought into a cache serves all rows. */
+static size_t list_pieces(const struct tp_product *product, size_t n_threads, struct piece *pieces)
+{
+    if (product->n == 0 || product->w.rows == 0)
+        return 0;
+    size_t rows = rows_of_piece(product, n_threads), n = 0;
+    size_t vector_runs = divide_up(product->n, TP_MANY_VECTORS);
+    for (size_t run = 0; run < vector_runs; run++) {
+        size_t vector = product->n * run / vector_runs;
+        size_t end = product->n * (run + 1) / vector_runs;
+        for (size_t row = 0; row < product->w.rows; row += rows, n++) {
+            size_t rest = product->w.rows - row;
+            if (pieces != NULL)
+                pieces[n] =
+                    (struct piece){product, row, rest < rows ? rest : rows, vector, end - vector};
+        }
+    }
+    return n;
+}
+
+static void do_piece(void *context, size_t item, size_t thread)
+{
+    const struct multiplication *m = context;
+    const struct piece *piece = &m->pieces[item];
+    const struct tp_product *product = piece->product;
+    int form = form_of(m, product);
+    const struct tp_product_kernels *kernels = kernels_of(m, form);
+    const void *const *x = m->x[form] + product->first + piece->first_vector;
+    float *y[TP_MANY_VECTORS];
+
+    for (size_t i = 0; i < piece->n_vectors; i++)
+        y[i] = product->y + (piece->first_vector + i) * product->y_stride;
+    if (piece->n_vectors <= TP_FEW_VECTORS)
+        kernels->few(&product->w, product->bias, piece->first_row, piece->n_rows, x,
+                     piece->n_vectors, y);
+    else
+        kernels->many(&product->w, product->bias, piece->first_row, piece->n_rows, x,
+                      piece->n_vectors, y, m->scratch + thread * TP_MANY_SCRATCH_BYTES);
+}
+
+static bool reserve(struct tp_workspace *workspace, struct multiplication *m, size_t n_pieces,
+                    const struct tp_product *products, size_t n)
+{
+    size_t n_threads = tp_pool_threads(workspace->pool);
+    for (size_t i = 0; i < n; i++) {
+        int form = form_of(m, &products[i]);
+        if (m->packed[form] == NULL && !reserve_packed(workspace, m, form))
+            return false;
+    }
+    const void **x = tp_buffer_reserve(&workspace->vectors, m->vectors->n, 2 * sizeof *x);
+    m->pieces = tp_buffer_reserve(&workspace->pieces, n_pieces, sizeof *m->pieces);
+    m->scratch = tp_buffer_reserve(&workspace->scratch, n_threads, TP_MANY_SCRATCH_BYTES);
+    if (x == NULL || m->pieces == NULL || m->scratch == NULL)
+        return false;
+    m->x[FLOATS] = x;
+    m->x[PAIRS] = x + m->vectors->n;
+    return true;
+}
+
+static void point_at_packed(struct multiplication *m)
+{
+    const uint32_t *rows = m->vectors->rows;
+    for (int form = FLOATS; form <= PAIRS; form++) {
+        for (size_t i = 0; m->packed[form] != NULL && i < m->vectors->n; i++)
+            m->x[form][i] = m->packed[form] + (rows != NULL ? rows[i] : i) * m->packed_stride[form];
+    }
+}
+
+int tp_multiply(struct tp_workspace *workspace, const struct tp_vectors *vectors,
+                enum tp_activations activations, const struct tp_product *products, size_t n)
+{
+    struct multiplication m = {
+        .kernels = workspace->kernels, .vectors = vectors, .activations = activations};
+    size_t n_threads = tp_pool_threads(workspace->pool), n_pieces = 0;
+    for (size_t i = 0; i < n; i++)
+        n_pieces += list_pieces(&products[i], n_threads, NULL);
+    if (n_pieces == 0)
+        return 0;
+    if (!reserve(workspace, &m, n_pieces, products, n))
+        return -ENOMEM;
+    for (size_t i = 0, at = 0; i < n; i++)
+        at += list_pieces(&products[i], n_threads, m.pieces + at);
+    point_at_packed(&m);
+    pack_all(workspace, &m);
+    tp_pool_run(workspace->pool, n_pieces, do_piece, &m);
+    return 0;
+}
