@@ -4,6 +4,7 @@ Arrows point at what is known:
 
     fs/mount, fs/export -> fs/view -> fs/checkpoint -> fs/base, decode
                            fs/view -> fs/cache      -> fs/base
+    infer/cli -> infer/chat -> infer/tokenizer      -> fs/base, decode
 """
 
 import re
@@ -20,13 +21,16 @@ KNOWS = {
     "fs/view": {"decode", "fs/base", "fs/cache", "fs/checkpoint", "fs/view"},
     "fs/export": {"decode", "fs/base", "fs/checkpoint", "fs/view", "fs/export"},
     "fs/mount": {"decode", "fs/base", "fs/cache", "fs/checkpoint", "fs/view", "fs/mount"},
+    "infer/tokenizer": {"decode", "fs/base", "infer/tokenizer"},
+    "infer/chat": {"decode", "fs/base", "infer/tokenizer", "infer/chat"},
+    "infer/cli": {"decode", "fs/base", "infer/tokenizer", "infer/chat", "infer/cli"},
 }
 ONLY_MOUNT = re.compile(r"fuse|sd-daemon")
 LINES_MAX = 800
 
 
 def sources():
-    for folder in ("decode", "fs"):
+    for folder in ("decode", "fs", "infer"):
         yield from sorted((TOP / folder).rglob("*.[ch]"))
 
 
