@@ -25,6 +25,7 @@ unit_tests = \
 	tests/unit/test-npy \
 	tests/unit/test-options \
 	tests/unit/test-safetensors \
+	tests/unit/test-tokenizer \
 	tests/unit/test-value-statistics
 check_PROGRAMS += $(unit_tests)
 TESTS += $(unit_tests)
@@ -71,6 +72,10 @@ tests_unit_test_options_LDADD = $(FS_LIBS) $(CRITERION_LIBS)
 tests_unit_test_safetensors_SOURCES = tests/unit/read_file.h tests/unit/test_safetensors.c
 tests_unit_test_safetensors_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_safetensors_LDADD = $(UNIT_LIBS)
+
+tests_unit_test_tokenizer_SOURCES = tests/unit/test_tokenizer.c
+tests_unit_test_tokenizer_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_tokenizer_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
 
 tests_unit_test_value_statistics_SOURCES = tests/unit/test_value_statistics.c
 tests_unit_test_value_statistics_CFLAGS = $(UNIT_CFLAGS)
