@@ -6,6 +6,7 @@ bench_blocks_SOURCES = bench/blocks.c
 bench_blocks_LDADD = $(DECODE_LIBS)
 noinst_PROGRAMS += bench/codec bench/nullfs bench/reader bench/weights
 noinst_PROGRAMS += bench/codec bench/infer_kernels bench/nullfs bench/reader
+noinst_PROGRAMS += bench/codec bench/nullfs bench/reader bench/tokenizer
 
 bench_codec_SOURCES = bench/codec.c
 bench_codec_LDADD = $(DECODE_LIBS)
@@ -24,6 +25,8 @@ bench_reader_SOURCES = bench/reader.c
 
 bench_weights_SOURCES = bench/weights.c
 bench_weights_LDADD = $(INFER_LIBS)
+bench_tokenizer_SOURCES = bench/tokenizer.c
+bench_tokenizer_LDADD = $(INFER_LIBS)
 
 EXTRA_DIST += \
 	bench/README.md \
@@ -42,7 +45,9 @@ EXTRA_DIST += \
 	bench/pack.py \
 	bench/reads.py \
 	bench/report.py \
-	bench/run.py
+	bench/run.py \
+	bench/tokenizer.py \
+	bench/tokenizer_worker.py
 
 # make bench BENCHFLAGS='--quick --only direct'
 .PHONY: bench

@@ -3,6 +3,12 @@
 noinst_LIBRARIES += libinfer.a
 
 libinfer_a_SOURCES = \
+	infer/chat/conversation.c infer/chat/conversation.h \
+	infer/chat/harmony.c infer/chat/harmony.h \
+	infer/chat/harmony_parser.c infer/chat/harmony_parser.h \
+	infer/chat/harmony_tools.c \
+	infer/chat/prompt.c infer/chat/prompt.h \
+	infer/chat/template.c infer/chat/template.h \
 	infer/model/config.c infer/model/config.h \
 	infer/model/config_rope.c infer/model/config_rope.h \
 	infer/model/faults.c infer/model/faults.h \
@@ -10,21 +16,46 @@ libinfer_a_SOURCES = \
 	infer/model/memory.c infer/model/memory.h \
 	infer/model/model.c infer/model/model.h \
 	infer/model/rope.c infer/model/rope.h \
+	infer/tokenizer/added_tokens.c infer/tokenizer/added_tokens.h \
+	infer/tokenizer/bpe.c infer/tokenizer/bpe.h \
+	infer/tokenizer/bpe_heap.c infer/tokenizer/bpe_heap.h \
+	infer/tokenizer/buffer.c infer/tokenizer/buffer.h \
+	infer/tokenizer/byte_level.c infer/tokenizer/byte_level.h \
+	infer/tokenizer/hash.h \
+	infer/tokenizer/members.c infer/tokenizer/members.h \
+	infer/tokenizer/merges.c infer/tokenizer/merges.h \
+	infer/tokenizer/normalizer.c infer/tokenizer/normalizer.h \
+	infer/tokenizer/pattern.c infer/tokenizer/pattern.h \
+	infer/tokenizer/pattern_translate.c \
+	infer/tokenizer/splitter.c infer/tokenizer/splitter.h \
+	infer/tokenizer/tokenizer.c infer/tokenizer/tokenizer.h \
+	infer/tokenizer/tokenizer_json.c infer/tokenizer/tokenizer_json.h \
+	infer/tokenizer/tokenizer_json_model.c \
+	infer/tokenizer/tokenizer_json_rules.c \
+	infer/tokenizer/tokenizer_parts.h \
+	infer/tokenizer/utf8.c infer/tokenizer/utf8.h \
+	infer/tokenizer/vocabulary.c infer/tokenizer/vocabulary.h \
 	infer/weights/load.c infer/weights/load.h \
 	infer/weights/manifest.c infer/weights/manifest.h \
 	infer/weights/mapping.c infer/weights/mapping.h \
 	infer/weights/matrix.h \
 	infer/weights/view.c infer/weights/view.h
 # The frequencies of the rotary embedding are rounded as their reference does it.
-libinfer_a_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) -ffp-contract=off
+libinfer_a_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(PCRE2_CFLAGS) -ffp-contract=off
 
-INFER_LIBS = libinfer.a libfs.a $(DECODE_LIBS) $(CJSON_LIBS)
-# The companion that runs models: each part adds its files to libinfer.a.
-noinst_LIBRARIES += libinfer.a
-libinfer_a_SOURCES =
-libinfer_a_CFLAGS = $(AM_CFLAGS) -ffp-contract=off
 INFER_LIBS = libinfer.a
 
 include infer/cpu/local.mk
 
-INFER_LIBS += $(FS_LIBS)
+INFER_LIBS += libfs.a $(DECODE_LIBS) $(CJSON_LIBS) $(PCRE2_LIBS)
+
+bin_PROGRAMS += tpinfer
+tpinfer_SOURCES = \
+	infer/cli/chat_text.c infer/cli/chat_text.h \
+	infer/cli/command_tokenize.c \
+	infer/cli/commands.h \
+	infer/cli/main.c \
+	infer/cli/print.c infer/cli/print.h \
+	infer/cli/standard_input.c infer/cli/standard_input.h
+tpinfer_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS)
+tpinfer_LDADD = $(INFER_LIBS)
