@@ -3,6 +3,7 @@
 noinst_LIBRARIES += libinfer.a
 
 libinfer_a_SOURCES = \
+	infer/backend.h \
 	infer/chat/conversation.c infer/chat/conversation.h \
 	infer/chat/harmony.c infer/chat/harmony.h \
 	infer/chat/harmony_parser.c infer/chat/harmony_parser.h \

@@ -2,6 +2,7 @@
 libinfer_a_SOURCES += \
 	infer/cpu/attend.inc \
 	infer/cpu/attention.c infer/cpu/attention.h \
+	infer/cpu/backend.c \
 	infer/cpu/cores.c infer/cpu/cores.h \
 	infer/cpu/elementwise.inc \
 	infer/cpu/kernel_tables.h \
@@ -12,12 +13,14 @@ libinfer_a_SOURCES += \
 	infer/cpu/lanes_avx512.h \
 	infer/cpu/lanes_scalar.h \
 	infer/cpu/layers.c infer/cpu/layers.h \
+	infer/cpu/mixture.c infer/cpu/mixture.h \
 	infer/cpu/multiply.c infer/cpu/multiply.h \
 	infer/cpu/mxfp4_tables.c infer/cpu/mxfp4_tables.h \
 	infer/cpu/pool.c infer/cpu/pool.h \
 	infer/cpu/products.inc \
 	infer/cpu/products_f32.inc \
 	infer/cpu/products_tables.inc \
+	infer/cpu/sequence.c infer/cpu/sequence.h \
 	infer/cpu/table.inc \
 	infer/cpu/workspace.c infer/cpu/workspace.h \
 	infer/weights/matrix.h

@@ -7,9 +7,9 @@
 #
 # fuzz_packed.c needs what it calls instead, decode/{bitshuffle,bitshuffle_*,block,codec,codec_*,
 # dtype,error,packed}.c, with -mavx2 -mf16c -mfma -mbmi2 -mavx512{f,bw,vl,dq} -llz4 -lxxhash.
-# Those of infer/ take more: fs/base/bytes.c, infer/weights/manifest.c or infer/model/{config,
-# config_rope,fields,rope}.c, and -lcjson -lm.
-# Those of infer/ take these in the place of decode/...:
+# fuzz_manifest.c and fuzz_model_config.c take more: fs/base/bytes.c, infer/weights/manifest.c or
+# infer/model/{config,config_rope,fields,rope}.c, and -lcjson -lm.
+# Those of the tokenizer and of chats take these in the place of decode/...:
 #
 #     -D_GNU_SOURCE infer/{tokenizer,chat}/*.c fs/base/bytes.c decode/{error,json}.c -lpcre2-8
 replay_tests = \
@@ -21,7 +21,6 @@ replay_tests = \
 	tests/fuzz/replay-model-config \
 	tests/fuzz/replay-npy \
 	tests/fuzz/replay-packed \
-	tests/fuzz/replay-safetensors
 	tests/fuzz/replay-safetensors \
 	tests/fuzz/replay-template \
 	tests/fuzz/replay-tokenizer
@@ -37,6 +36,7 @@ tests_fuzz_replay_json_edit_SOURCES = \
 	fs/export/convert/json_edit.c tests/fuzz/fuzz_json_edit.c tests/fuzz/replay.c
 tests_fuzz_replay_json_edit_CPPFLAGS = $(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/json"'
 tests_fuzz_replay_json_edit_LDADD = $(DECODE_LIBS)
+
 tests_fuzz_replay_manifest_SOURCES = tests/fuzz/fuzz_manifest.c tests/fuzz/replay.c
 tests_fuzz_replay_manifest_CPPFLAGS = $(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/manifest"'
 tests_fuzz_replay_manifest_LDADD = $(INFER_LIBS)

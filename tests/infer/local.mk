@@ -12,7 +12,9 @@ EXTRA_DIST += \
 	tests/infer/text_support.py
 
 if PYTHON_TESTS
-check_PROGRAMS += tests/infer/show-model
+check_PROGRAMS += tests/infer/forward tests/infer/show-model
+tests_infer_forward_SOURCES = tests/infer/forward.c
+tests_infer_forward_LDADD = $(INFER_LIBS)
 tests_infer_show_model_SOURCES = tests/infer/show_model.c
 tests_infer_show_model_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(CRYPTO_CFLAGS)
 tests_infer_show_model_LDADD = $(INFER_LIBS) $(CRYPTO_LIBS)
