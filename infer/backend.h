@@ -59,6 +59,7 @@ struct tp_backend_kind {
                         struct tp_sequence **ret_sequence, struct tp_error *error);
     void (*sequence_free)(struct tp_sequence *sequence);
     size_t (*sequence_length)(const struct tp_sequence *sequence);
+    size_t (*sequence_context)(const struct tp_sequence *sequence);
 
     /* Forgets the tokens from `length` on. -ERANGE when what was before has left a window's memory
      * already: then only 0 will do. */

@@ -10,6 +10,8 @@ libinfer_a_SOURCES = \
 	infer/chat/harmony_tools.c \
 	infer/chat/prompt.c infer/chat/prompt.h \
 	infer/chat/template.c infer/chat/template.h \
+	infer/engine/generate.c infer/engine/generate.h \
+	infer/engine/sampler.c infer/engine/sampler.h \
 	infer/model/config.c infer/model/config.h \
 	infer/model/config_rope.c infer/model/config_rope.h \
 	infer/model/faults.c infer/model/faults.h \
@@ -53,6 +55,7 @@ INFER_LIBS += libfs.a $(DECODE_LIBS) $(CJSON_LIBS) $(PCRE2_LIBS)
 bin_PROGRAMS += tpinfer
 tpinfer_SOURCES = \
 	infer/cli/chat_text.c infer/cli/chat_text.h \
+	infer/cli/command_run.c \
 	infer/cli/command_tokenize.c \
 	infer/cli/commands.h \
 	infer/cli/main.c \

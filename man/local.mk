@@ -12,4 +12,5 @@ dist_man_MANS = \
 	man/tensorport-umount.1 \
 	man/tensorport-verify.1 \
 	man/tensorport-unpack.1 \
-	man/tensorport.1
+	man/tensorport.1 \
+	man/tpinfer.1

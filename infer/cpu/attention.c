@@ -235,7 +235,7 @@ static bool reserve_parts(struct tp_workspace *workspace, struct attending *atte
 {
     size_t heads = attending->group;
     size_t bytes = heads * (attending->padded * sizeof(float) + sizeof(struct tp_attention_sums));
-    float *mixed = tp_buffer_reserve(&workspace->vectors, n, bytes);
+    float *mixed = tp_scratch_reserve(&workspace->vectors, n, bytes);
     if (mixed == NULL)
         return false;
     struct tp_attention_sums *sums =
@@ -252,9 +252,9 @@ static bool reserve_parts(struct tp_workspace *workspace, struct attending *atte
 static bool reserve(struct tp_workspace *workspace, struct attending *attending, size_t n_items)
 {
     attending->desk_bytes = desk_bytes(attending);
-    attending->desks = tp_buffer_reserve(&workspace->scratch, tp_pool_threads(workspace->pool),
-                                         attending->desk_bytes);
-    attending->items = tp_buffer_reserve(&workspace->pieces, n_items, sizeof *attending->items);
+    attending->desks = tp_scratch_reserve(&workspace->scratch, tp_pool_threads(workspace->pool),
+                                          attending->desk_bytes);
+    attending->items = tp_scratch_reserve(&workspace->pieces, n_items, sizeof *attending->items);
     return attending->desks != NULL && attending->items != NULL;
 }
 

@@ -332,6 +332,11 @@ static size_t cpu_sequence_length(const struct tp_sequence *sequence)
     return sequence->length;
 }
 
+static size_t cpu_sequence_context(const struct tp_sequence *sequence)
+{
+    return sequence->context;
+}
+
 const struct tp_backend_kind tp_backend_cpu = {
     .name = "cpu",
     .open = cpu_open,
@@ -340,6 +345,7 @@ const struct tp_backend_kind tp_backend_cpu = {
     .sequence_new = cpu_sequence_new,
     .sequence_free = tp_sequence_free,
     .sequence_length = cpu_sequence_length,
+    .sequence_context = cpu_sequence_context,
     .sequence_cut = tp_sequence_cut,
     .step = cpu_step,
 };

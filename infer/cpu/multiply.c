@@ -68,7 +68,7 @@ static bool reserve_packed(struct tp_workspace *workspace, struct multiplication
     size_t blocks = divide_up(vectors->columns, TP_BLOCK_COLUMNS);
     m->packed_stride[form] = blocks * kernels_of(m, form)->block_bytes + PACKED_ROW_PADDING;
     m->packed[form] =
-        tp_buffer_reserve(&workspace->packed[form], vectors->n_x, m->packed_stride[form]);
+        tp_scratch_reserve(&workspace->packed[form], vectors->n_x, m->packed_stride[form]);
     return m->packed[form] != NULL;
 }
 
@@ -147,9 +147,9 @@ static bool reserve(struct tp_workspace *workspace, struct multiplication *m, si
         if (m->packed[form] == NULL && !reserve_packed(workspace, m, form))
             return false;
     }
-    const void **x = tp_buffer_reserve(&workspace->vectors, m->vectors->n, 2 * sizeof *x);
-    m->pieces = tp_buffer_reserve(&workspace->pieces, n_pieces, sizeof *m->pieces);
-    m->scratch = tp_buffer_reserve(&workspace->scratch, n_threads, TP_MANY_SCRATCH_BYTES);
+    const void **x = tp_scratch_reserve(&workspace->vectors, m->vectors->n, 2 * sizeof *x);
+    m->pieces = tp_scratch_reserve(&workspace->pieces, n_pieces, sizeof *m->pieces);
+    m->scratch = tp_scratch_reserve(&workspace->scratch, n_threads, TP_MANY_SCRATCH_BYTES);
     if (x == NULL || m->pieces == NULL || m->scratch == NULL)
         return false;
     m->x[FLOATS] = x;

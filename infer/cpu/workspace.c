@@ -29,7 +29,7 @@ size_t tp_workspace_bytes(const struct tp_workspace *workspace)
            workspace->pieces.bytes + workspace->scratch.bytes;
 }
 
-void *tp_buffer_reserve(struct tp_buffer *buffer, size_t n, size_t bytes)
+void *tp_scratch_reserve(struct tp_scratch *buffer, size_t n, size_t bytes)
 {
     enum { ALIGNMENT = 64 };
     if (bytes > 0 && n > (SIZE_MAX - ALIGNMENT) / bytes)
@@ -40,7 +40,7 @@ void *tp_buffer_reserve(struct tp_buffer *buffer, size_t n, size_t bytes)
         if (memory == NULL)
             return NULL;
         free(buffer->memory);
-        *buffer = (struct tp_buffer){memory, needed};
+        *buffer = (struct tp_scratch){memory, needed};
     }
     return buffer->memory;
 }

@@ -9,7 +9,7 @@
 #include "infer/cpu/kernels.h"
 #include "infer/cpu/pool.h"
 
-struct tp_buffer {
+struct tp_scratch {
     void *memory; /* aligned to 64 */
     size_t bytes;
 };
@@ -17,10 +17,10 @@ struct tp_buffer {
 struct tp_workspace {
     const struct tp_kernels *kernels;
     struct tp_pool *pool;
-    struct tp_buffer packed[2]; /* activations, as float32 and as pairs of BF16 */
-    struct tp_buffer vectors;   /* pointers to them and to results */
-    struct tp_buffer pieces;    /* of an operation's work */
-    struct tp_buffer scratch;   /* of the threads */
+    struct tp_scratch packed[2]; /* activations, as float32 and as pairs of BF16 */
+    struct tp_scratch vectors;   /* pointers to them and to results */
+    struct tp_scratch pieces;    /* of an operation's work */
+    struct tp_scratch scratch;   /* of the threads */
 };
 
 /* `n_threads` and `pin` as tp_pool_new() has them. */
@@ -33,6 +33,6 @@ size_t tp_workspace_bytes(const struct tp_workspace *workspace);
 
 /* At least n * bytes of memory in `buffer`, whose content is lost if it grows; NULL if there is
  * none. */
-void *tp_buffer_reserve(struct tp_buffer *buffer, size_t n, size_t bytes);
+void *tp_scratch_reserve(struct tp_scratch *buffer, size_t n, size_t bytes);
 
 #endif

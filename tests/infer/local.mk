@@ -3,6 +3,8 @@
 # need what is not ours to distribute; where it is missing, the names of the tests say so.
 INFER_TESTS = \
 	tests/infer/test_chat.py \
+	tests/infer/test_forward.py \
+	tests/infer/test_run.py \
 	tests/infer/test_tokenizer.py \
 	tests/infer/test_weights.py
 
