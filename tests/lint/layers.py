@@ -7,6 +7,8 @@ Arrows point at what is known:
     fs/export (the commands) -> fs/export/verify -> fs/export/convert, pack -> fs/export/common
                              -> fs/export/doctor -> fs/export/mounts
                              -> fs/export/inspect, synth -> fs/export/common
+
+    infer/cli -> infer/chat -> infer/tokenizer -> fs/base -> decode
 """
 
 import re
@@ -36,13 +38,16 @@ KNOWS = {
         "fs/export/verify": ("fs/export/common", "fs/export/convert", "fs/export/pack"),
     }.items()},
     "fs/mount": {"decode", "fs/base", "fs/cache", "fs/checkpoint", "fs/view", "fs/mount"},
+    "infer/tokenizer": {"decode", "fs/base", "infer/tokenizer"},
+    "infer/chat": {"decode", "fs/base", "infer/tokenizer", "infer/chat"},
+    "infer/cli": {"decode", "fs/base", "infer/tokenizer", "infer/chat", "infer/cli"},
 }
 ONLY_MOUNT = re.compile(r"fuse|sd-daemon")
 LINES_MAX = 800
 
 
 def sources():
-    for folder in ("decode", "fs"):
+    for folder in ("decode", "fs", "infer"):
         yield from sorted((TOP / folder).rglob("*.[ch]"))
 
 

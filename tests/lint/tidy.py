@@ -1,4 +1,4 @@
-"""Runs clang-tidy with .clang-tidy's list over decode/ and fs/, one process for each processor.
+"""Runs clang-tidy with .clang-tidy's list over decode/, fs/ and infer/, one process for each processor.
 
     tidy.py BUILD-DIRECTORY     (for its config.h)
 """
@@ -26,7 +26,7 @@ def tidy(path, build):
 
 def main():
     build = Path(sys.argv[1]).resolve()
-    paths = [p for folder in ("decode", "fs") for p in sorted((TOP / folder).rglob("*.c"))
+    paths = [p for folder in ("decode", "fs", "infer") for p in sorted((TOP / folder).rglob("*.c"))
              if p.name != "codec_neon.c"]  # for another machine
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         faults = [text for text in pool.map(lambda p: tidy(p, build), paths) if text]

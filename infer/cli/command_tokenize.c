@@ -1,0 +1,192 @@
+/* `tpinfer tokenize`: text to ids and back, as the engine does it, for people and for tests. */
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "decode/json.h"
+#include "fs/base/options.h"
+#include "infer/cli/commands.h"
+#include "infer/cli/print.h"
+#include "infer/cli/standard_input.h"
+#include "infer/tokenizer/tokenizer.h"
+
+enum { JSON, DECODE, BYTES, SKIP_SPECIAL, NO_SPECIAL, NO_BOS, REPLACE_INVALID, LINES, N_OPTIONS };
+static const struct tp_option options[] = {
+    [JSON] = {"json", 0, NULL, "print {\"tokens\": [...]}, or {\"text\": ...} with --decode"},
+    [DECODE] = {"decode", 'd', NULL, "read ids as they are printed, and print their text"},
+    [BYTES] = {"bytes", 0, NULL,
+               "with --decode: print the bytes as they are, even if they are\n"
+               "not UTF-8"},
+    [SKIP_SPECIAL] = {"skip-special", 0, NULL, "with --decode: leave special tokens out"},
+    [NO_SPECIAL] = {"no-special", 0, NULL, "special tokens written in the text are ordinary text"},
+    [NO_BOS] = {"no-bos", 0, NULL, "leave out what the model puts around a text, such as <s>"},
+    [REPLACE_INVALID] = {"replace-invalid", 0, NULL,
+                         "bytes that are not UTF-8 become U+FFFD, instead of an error"},
+    [LINES] = {"lines", 0, NULL,
+               "many texts, each a JSON string on a line of its own (with\n"
+               "--decode: arrays of ids); a line of output for each"},
+    [N_OPTIONS] = {NULL, 0, NULL, NULL}};
+static const struct tp_program program = {
+    .name = "tpinfer tokenize",
+    .arguments = "MODEL",
+    .summary = "Turns standard input into token ids, and back, as MODEL's tokenizer.json says.",
+    .options = options,
+    .notes =
+        "MODEL is a folder with a tokenizer.json, such as a mounted checkpoint, or the file.\n"};
+
+struct command {
+    bool chosen[N_OPTIONS];
+    struct tp_tokenizer *tokenizer;
+    struct tp_error *error;
+};
+
+static int handle_option(void *context, const struct tp_option *option, const char *value,
+                         struct tp_error *error)
+{
+    struct command *command = context;
+    (void)value;
+    (void)error;
+    command->chosen[option - options] = true;
+    return 0;
+}
+
+/* ---- one text */
+
+static int encode(const struct command *command, const char *text, size_t length)
+{
+    struct tp_buffer repaired = {0};
+    struct tp_utf8_repair repair = {0};
+    struct tp_ids ids = {0};
+    unsigned flags = (command->chosen[NO_SPECIAL] ? TP_ENCODE_ORDINARY : 0u) |
+                     (command->chosen[NO_BOS] ? TP_ENCODE_BARE : 0u);
+    int rc = 0;
+    if (command->chosen[REPLACE_INVALID]) {
+        rc = tp_utf8_repair_feed(&repair, text, length, &repaired);
+        if (rc == 0)
+            rc = tp_utf8_repair_finish(&repair, &repaired);
+        text = repaired.bytes;
+        length = repaired.length;
+    }
+    if (rc == 0)
+        rc = tp_tokenizer_encode(command->tokenizer, text, length, flags, &ids, command->error);
+    if (rc == 0)
+        tp_print_ids(&ids, command->chosen[JSON]);
+    tp_ids_clear(&ids);
+    tp_buffer_clear(&repaired);
+    return rc;
+}
+
+static int expect_tokens(const struct command *command, const struct tp_ids *ids)
+{
+    for (size_t i = 0; i < ids->n; i++) {
+        if (!tp_tokenizer_has(command->tokenizer, ids->items[i]))
+            return tp_error_set(command->error, -EINVAL,
+                                "expected ids of tokens below %zu, found %u",
+                                tp_tokenizer_size(command->tokenizer), ids->items[i]);
+    }
+    return 0;
+}
+
+static int decode(const struct command *command, const char *text, size_t length)
+{
+    struct tp_ids ids = {0};
+    struct tp_buffer out = {0};
+    unsigned flags = (command->chosen[BYTES] ? TP_DECODE_BYTES : 0u) |
+                     (command->chosen[SKIP_SPECIAL] ? TP_DECODE_SKIP_SPECIAL : 0u);
+    int rc = tp_parse_ids(text, length, &ids, command->error);
+    if (rc == 0)
+        rc = expect_tokens(command, &ids);
+    if (rc == 0)
+        rc = tp_tokenizer_decode(command->tokenizer, ids.items, ids.n, flags, &out);
+    if (rc == 0 && (command->chosen[JSON] || command->chosen[LINES]))
+        tp_print_text_json(&out, command->chosen[JSON] ? "text" : NULL);
+    else if (rc == 0)
+        fwrite(out.bytes, 1, out.length, stdout);
+    tp_ids_clear(&ids);
+    tp_buffer_clear(&out);
+    return rc;
+}
+
+/* ---- many */
+
+static int encode_json_string(const struct command *command, const char *line, size_t length)
+{
+    struct tp_json json;
+    struct tp_json_string string;
+    tp_json_init(&json, line, length, command->error);
+    int rc = tp_json_string(&json, &string);
+    if (rc == 0)
+        rc = tp_json_end(&json);
+    if (rc < 0)
+        return rc;
+    char *text = malloc(string.length + 1);
+    if (text == NULL)
+        return -ENOMEM;
+    tp_json_string_copy(&string, text);
+    rc = encode(command, text, string.length);
+    free(text);
+    return rc;
+}
+
+static int work_on_lines(const struct command *command, const char *text, size_t length)
+{
+    int rc = 0;
+    for (size_t at = 0, line = 1; rc == 0 && at < length; line++) {
+        const char *end = memchr(text + at, '\n', length - at);
+        size_t n = end != NULL ? (size_t)(end - (text + at)) : length - at;
+        rc = command->chosen[DECODE] ? decode(command, text + at, n)
+                                     : encode_json_string(command, text + at, n);
+        if (rc < 0)
+            tp_error_prefix(command->error, rc, "line %zu", line);
+        at += n + 1;
+    }
+    return rc;
+}
+
+static int work(const struct command *command)
+{
+    struct tp_buffer input = {0};
+    int rc = tp_read_standard_input(&input, command->error);
+    if (rc == 0) {
+        if (command->chosen[LINES])
+            rc = work_on_lines(command, input.bytes, input.length);
+        else if (command->chosen[DECODE])
+            rc = decode(command, input.bytes, input.length);
+        else
+            rc = encode(command, input.bytes, input.length);
+        if (rc < 0 && !command->chosen[LINES])
+            tp_error_prefix(command->error, rc, "standard input");
+    }
+    tp_buffer_clear(&input);
+    if (rc == 0 && (fflush(stdout) != 0 || ferror(stdout)))
+        rc = tp_error_set(command->error, -EIO, "cannot write: %s", strerror(errno));
+    return rc;
+}
+
+int tp_command_tokenize(int argc, char **argv)
+{
+    struct tp_error error = {""};
+    struct command command = {.error = &error};
+    enum tp_options_result result;
+    int n, status = 0;
+    int rc =
+        tp_options_parse(&program, argc, argv, handle_option, &command, &result, &n, &argv, &error);
+    if (rc == 0 && result == TP_OPTIONS_RUN && n != 1)
+        rc = tp_error_set(&error, -EINVAL, "expected one MODEL, found %d; see '%s --help'", n,
+                          program.name);
+    if (rc < 0) {
+        status = 2;
+    } else if (result == TP_OPTIONS_RUN) {
+        rc = tp_tokenizer_open(argv[0], &command.tokenizer, &error);
+        if (rc == 0)
+            rc = work(&command);
+        status = rc < 0 ? 1 : 0;
+    }
+    if (status != 0)
+        fprintf(stderr, "%s: %s\n", program.name,
+                error.text[0] != '\0' ? error.text : strerror(-rc));
+    tp_tokenizer_free(command.tokenizer);
+    return status;
+}

@@ -1,0 +1,8 @@
+/* The commands of `tpinfer`. Each gets its own argv (argv[0] is the command's name), prints and
+ * returns the exit status: 0, 1 for failure, 2 for a mistake on the command line. */
+#ifndef TENSORPORT_INFER_CLI_COMMANDS_H
+#define TENSORPORT_INFER_CLI_COMMANDS_H
+
+int tp_command_tokenize(int argc, char **argv);
+
+#endif

@@ -1,0 +1,37 @@
+# The companion that runs models. It knows the view's files, and of the code beside it only decode/
+# and fs/base.
+noinst_LIBRARIES += libinfer.a
+
+libinfer_a_SOURCES = \
+	infer/tokenizer/added_tokens.c infer/tokenizer/added_tokens.h \
+	infer/tokenizer/bpe.c infer/tokenizer/bpe.h \
+	infer/tokenizer/bpe_heap.c infer/tokenizer/bpe_heap.h \
+	infer/tokenizer/buffer.c infer/tokenizer/buffer.h \
+	infer/tokenizer/byte_level.c infer/tokenizer/byte_level.h \
+	infer/tokenizer/hash.h \
+	infer/tokenizer/members.c infer/tokenizer/members.h \
+	infer/tokenizer/merges.c infer/tokenizer/merges.h \
+	infer/tokenizer/normalizer.c infer/tokenizer/normalizer.h \
+	infer/tokenizer/pattern.c infer/tokenizer/pattern.h \
+	infer/tokenizer/pattern_translate.c \
+	infer/tokenizer/splitter.c infer/tokenizer/splitter.h \
+	infer/tokenizer/tokenizer.c infer/tokenizer/tokenizer.h \
+	infer/tokenizer/tokenizer_json.c infer/tokenizer/tokenizer_json.h \
+	infer/tokenizer/tokenizer_json_model.c \
+	infer/tokenizer/tokenizer_json_rules.c \
+	infer/tokenizer/tokenizer_parts.h \
+	infer/tokenizer/utf8.c infer/tokenizer/utf8.h \
+	infer/tokenizer/vocabulary.c infer/tokenizer/vocabulary.h
+libinfer_a_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(PCRE2_CFLAGS) -ffp-contract=off
+
+INFER_LIBS = libinfer.a libfs.a $(DECODE_LIBS) $(CJSON_LIBS) $(PCRE2_LIBS)
+
+bin_PROGRAMS += tpinfer
+tpinfer_SOURCES = \
+	infer/cli/command_tokenize.c \
+	infer/cli/commands.h \
+	infer/cli/main.c \
+	infer/cli/print.c infer/cli/print.h \
+	infer/cli/standard_input.c infer/cli/standard_input.h
+tpinfer_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS)
+tpinfer_LDADD = $(INFER_LIBS)
