@@ -3,6 +3,12 @@
 noinst_LIBRARIES += libinfer.a
 
 libinfer_a_SOURCES = \
+	infer/chat/conversation.c infer/chat/conversation.h \
+	infer/chat/harmony.c infer/chat/harmony.h \
+	infer/chat/harmony_parser.c infer/chat/harmony_parser.h \
+	infer/chat/harmony_tools.c \
+	infer/chat/prompt.c infer/chat/prompt.h \
+	infer/chat/template.c infer/chat/template.h \
 	infer/tokenizer/added_tokens.c infer/tokenizer/added_tokens.h \
 	infer/tokenizer/bpe.c infer/tokenizer/bpe.h \
 	infer/tokenizer/bpe_heap.c infer/tokenizer/bpe_heap.h \
@@ -28,6 +34,7 @@ INFER_LIBS = libinfer.a libfs.a $(DECODE_LIBS) $(CJSON_LIBS) $(PCRE2_LIBS)
 
 bin_PROGRAMS += tpinfer
 tpinfer_SOURCES = \
+	infer/cli/chat_text.c infer/cli/chat_text.h \
 	infer/cli/command_tokenize.c \
 	infer/cli/commands.h \
 	infer/cli/main.c \

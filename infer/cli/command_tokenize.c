@@ -7,12 +7,29 @@
 
 #include "decode/json.h"
 #include "fs/base/options.h"
+#include "infer/cli/chat_text.h"
 #include "infer/cli/commands.h"
 #include "infer/cli/print.h"
 #include "infer/cli/standard_input.h"
 #include "infer/tokenizer/tokenizer.h"
 
-enum { JSON, DECODE, BYTES, SKIP_SPECIAL, NO_SPECIAL, NO_BOS, REPLACE_INVALID, LINES, N_OPTIONS };
+enum {
+    JSON,
+    DECODE,
+    BYTES,
+    SKIP_SPECIAL,
+    NO_SPECIAL,
+    NO_BOS,
+    REPLACE_INVALID,
+    LINES,
+    CHAT,
+    TEMPLATE,
+    EFFORT,
+    DATE,
+    NO_REPLY,
+    PARSE,
+    N_OPTIONS
+};
 static const struct tp_option options[] = {
     [JSON] = {"json", 0, NULL, "print {\"tokens\": [...]}, or {\"text\": ...} with --decode"},
     [DECODE] = {"decode", 'd', NULL, "read ids as they are printed, and print their text"},
@@ -27,6 +44,18 @@ static const struct tp_option options[] = {
     [LINES] = {"lines", 0, NULL,
                "many texts, each a JSON string on a line of its own (with\n"
                "--decode: arrays of ids); a line of output for each"},
+    [CHAT] = {"chat", 0, NULL,
+              "read a conversation, [{\"role\": ..., \"content\": ...}, ...], and\n"
+              "make its prompt"},
+    [TEMPLATE] = {"template", 0, "NAME",
+                  "how a prompt is written: harmony (default), llama3,\n"
+                  "mistral-instruct, chatml, or a file"},
+    [EFFORT] = {"effort", 0, "LEVEL", "harmony's reasoning effort: low, medium, high"},
+    [DATE] = {"date", 0, "DATE", "harmony's current date; none unless it is given"},
+    [NO_REPLY] = {"no-reply", 0, NULL, "do not end the prompt where the model goes on"},
+    [PARSE] = {"parse", 0, NULL,
+               "read ids that a model wrote in harmony's format, and print\n"
+               "its messages"},
     [N_OPTIONS] = {NULL, 0, NULL, NULL}};
 static const struct tp_program program = {
     .name = "tpinfer tokenize",
@@ -38,6 +67,7 @@ static const struct tp_program program = {
 
 struct command {
     bool chosen[N_OPTIONS];
+    struct tp_chat_text_options chat;
     struct tp_tokenizer *tokenizer;
     struct tp_error *error;
 };
@@ -45,11 +75,21 @@ struct command {
 static int handle_option(void *context, const struct tp_option *option, const char *value,
                          struct tp_error *error)
 {
+    static const char *const efforts[] = {"low", "medium", "high", NULL};
     struct command *command = context;
-    (void)value;
-    (void)error;
+    size_t effort;
+    int rc = 0;
     command->chosen[option - options] = true;
-    return 0;
+    if (option == &options[TEMPLATE])
+        command->chat.template = value;
+    else if (option == &options[DATE])
+        command->chat.date = value;
+    else if (option == &options[NO_REPLY])
+        command->chat.no_reply = true;
+    else if (option == &options[EFFORT] &&
+             (rc = tp_parse_choice(value, efforts, &effort, error)) == 0)
+        command->chat.reasoning_effort = value;
+    return rc;
 }
 
 /* ---- one text */
@@ -75,6 +115,27 @@ static int encode(const struct command *command, const char *text, size_t length
         tp_print_ids(&ids, command->chosen[JSON]);
     tp_ids_clear(&ids);
     tp_buffer_clear(&repaired);
+    return rc;
+}
+
+static int write_prompt(const struct command *command, const char *json, size_t length)
+{
+    struct tp_ids ids = {0};
+    int rc =
+        tp_chat_text_write(command->tokenizer, &command->chat, json, length, &ids, command->error);
+    if (rc == 0)
+        tp_print_ids(&ids, command->chosen[JSON]);
+    tp_ids_clear(&ids);
+    return rc;
+}
+
+static int parse(const struct command *command, const char *text, size_t length)
+{
+    struct tp_ids ids = {0};
+    int rc = tp_parse_ids(text, length, &ids, command->error);
+    if (rc == 0)
+        rc = tp_chat_text_print_parsed(command->tokenizer, &ids, command->error);
+    tp_ids_clear(&ids);
     return rc;
 }
 
@@ -130,14 +191,26 @@ static int encode_json_string(const struct command *command, const char *line, s
     return rc;
 }
 
+typedef int encoder(const struct command *command, const char *text, size_t length);
+
+static int work_on_one(const struct command *command, const char *text, size_t length,
+                       encoder *encode_text)
+{
+    if (command->chosen[PARSE])
+        return parse(command, text, length);
+    if (command->chosen[CHAT])
+        return write_prompt(command, text, length);
+    return command->chosen[DECODE] ? decode(command, text, length)
+                                   : encode_text(command, text, length);
+}
+
 static int work_on_lines(const struct command *command, const char *text, size_t length)
 {
     int rc = 0;
     for (size_t at = 0, line = 1; rc == 0 && at < length; line++) {
         const char *end = memchr(text + at, '\n', length - at);
         size_t n = end != NULL ? (size_t)(end - (text + at)) : length - at;
-        rc = command->chosen[DECODE] ? decode(command, text + at, n)
-                                     : encode_json_string(command, text + at, n);
+        rc = work_on_one(command, text + at, n, encode_json_string);
         if (rc < 0)
             tp_error_prefix(command->error, rc, "line %zu", line);
         at += n + 1;
@@ -152,10 +225,8 @@ static int work(const struct command *command)
     if (rc == 0) {
         if (command->chosen[LINES])
             rc = work_on_lines(command, input.bytes, input.length);
-        else if (command->chosen[DECODE])
-            rc = decode(command, input.bytes, input.length);
         else
-            rc = encode(command, input.bytes, input.length);
+            rc = work_on_one(command, input.bytes, input.length, encode);
         if (rc < 0 && !command->chosen[LINES])
             tp_error_prefix(command->error, rc, "standard input");
     }

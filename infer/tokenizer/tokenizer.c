@@ -179,6 +179,32 @@ bool tp_tokenizer_find(const struct tp_tokenizer *tokenizer, const char *content
     return id != TP_TOKEN_NONE;
 }
 
+bool tp_tokenizer_find_special(const struct tp_tokenizer *tokenizer, const char *text,
+                               size_t length, size_t from, size_t *ret_begin, size_t *ret_end,
+                               uint32_t *ret_id)
+{
+    const struct tp_added_index *kinds[] = {&tokenizer->found_before, &tokenizer->found_after};
+    struct tp_matcher *matcher = tp_matcher_new();
+    struct tp_added_match match, first = {.token = NULL};
+    for (size_t i = 0; matcher != NULL && i < 2; i++) {
+        struct tp_added_search search = {from, from};
+        while (tp_added_find(kinds[i], matcher, text, length, false, &search, &match) == 1) {
+            if (!match.token->special)
+                continue;
+            if (first.token == NULL || match.begin < first.begin)
+                first = match;
+            break;
+        }
+    }
+    tp_matcher_free(matcher);
+    if (first.token == NULL)
+        return false;
+    *ret_begin = first.begin;
+    *ret_end = first.end;
+    *ret_id = first.token->id;
+    return true;
+}
+
 bool tp_tokenizer_has(const struct tp_tokenizer *tokenizer, uint32_t id)
 {
     size_t length;
@@ -194,7 +220,7 @@ bool tp_tokenizer_is_special(const struct tp_tokenizer *tokenizer, uint32_t id)
 
 struct encoding {
     const struct tp_tokenizer *tokenizer;
-    bool ordinary;
+    bool ordinary, continued;
     struct tp_matcher *matcher;
     struct tp_bpe_scratch scratch;
     struct tp_normalizer_buffers normalized;
@@ -240,12 +266,15 @@ static int encode_text(struct encoding *encoding, const char *text, size_t lengt
     while (rc == 0 &&
            (rc = tp_added_find(&encoding->tokenizer->found_before, encoding->matcher, text, length,
                                encoding->ordinary, &search, &match)) == 1) {
-        rc = encode_between(encoding, text + done, match.begin - done, done == 0);
+        rc = encode_between(encoding, text + done, match.begin - done,
+                            done == 0 && !encoding->continued);
         if (rc == 0)
             rc = tp_ids_append(encoding->ids, match.token->id);
         done = match.end;
     }
-    return rc < 0 ? rc : encode_between(encoding, text + done, length - done, done == 0);
+    return rc < 0 ? rc
+                  : encode_between(encoding, text + done, length - done,
+                                   done == 0 && !encoding->continued);
 }
 
 static int append_all(struct tp_ids *ids, const struct tp_ids *more)
@@ -275,6 +304,7 @@ int tp_tokenizer_encode(const struct tp_tokenizer *tokenizer, const char *text, 
                             (unsigned char)text[valid], valid);
     struct encoding encoding = {.tokenizer = tokenizer,
                                 .ordinary = (flags & TP_ENCODE_ORDINARY) != 0,
+                                .continued = (flags & TP_ENCODE_CONTINUED) != 0,
                                 .matcher = tp_matcher_new(),
                                 .ids = ids};
     encoding.split =

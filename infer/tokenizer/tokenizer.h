@@ -29,6 +29,8 @@ enum {
 enum tp_encode_flags {
     TP_ENCODE_ORDINARY = 1, /* special tokens written in the text are text: for what others wrote */
     TP_ENCODE_BARE = 2,     /* without what the file puts around a text, such as <s> */
+    TP_ENCODE_CONTINUED =
+        4, /* the text is not the beginning: no mark that only the first word has */
 };
 
 enum tp_decode_flags {
@@ -49,6 +51,11 @@ size_t tp_tokenizer_size(const struct tp_tokenizer *tokenizer);
 
 /* The token of this very content; added tokens come first. False if there is none. */
 bool tp_tokenizer_find(const struct tp_tokenizer *tokenizer, const char *content, uint32_t *ret_id);
+/* The next special token written out in `text` at or after `from`: where, and which. False if there
+ * is none, or no memory to look. */
+bool tp_tokenizer_find_special(const struct tp_tokenizer *tokenizer, const char *text,
+                               size_t length, size_t from, size_t *ret_begin, size_t *ret_end,
+                               uint32_t *ret_id);
 bool tp_tokenizer_has(const struct tp_tokenizer *tokenizer, uint32_t id);
 bool tp_tokenizer_is_special(const struct tp_tokenizer *tokenizer, uint32_t id);
 
