@@ -122,6 +122,12 @@ static bool has_enum(const struct tp_members *schema)
     return enter_array(schema, ENUM, &at) && next_element(&at, &first);
 }
 
+/* null is a default like any other. */
+static bool has_default(const struct tp_members *schema)
+{
+    return schema->present[DEFAULT] || schema->is_null[DEFAULT];
+}
+
 /* "default: ..."; `bare`: a choice is shown without quotes. */
 static void put_default(struct writer *writer, const struct tp_members *schema, bool bare)
 {
@@ -173,13 +179,13 @@ static void put_variant(struct writer *writer, const struct tp_json *json, size_
     bool described = !no_description && get_member_string(&variant, DESCRIPTION, &text) &&
                      (above == NULL || above->raw_length != text.raw_length ||
                       memcmp(above->raw, text.raw, text.raw_length) != 0);
-    if (described || variant.present[DEFAULT])
+    if (described || has_default(&variant))
         put(writer, " // ");
     if (described)
         put_string(writer, &text);
-    if (described && variant.present[DEFAULT])
+    if (described && has_default(&variant))
         put(writer, " ");
-    if (variant.present[DEFAULT])
+    if (has_default(&variant))
         put_default(writer, &variant, bare);
 }
 
@@ -259,7 +265,7 @@ static void put_one_of(struct writer *writer, const struct property *property, s
     bool shown = has_above && !repeats;
     if (shown)
         put_comment(writer, property->indent, &above);
-    if (property->schema.present[DEFAULT]) {
+    if (has_default(&property->schema)) {
         put_indent(writer, property->indent);
         put(writer, "// ");
         put_default(writer, &property->schema, true);
@@ -294,7 +300,7 @@ static void put_property(struct writer *writer, const struct property *property)
     else
         put(writer, "any");
     put(writer, ",");
-    if (property->known && !property->schema.present[ONE_OF] && property->schema.present[DEFAULT]) {
+    if (property->known && !property->schema.present[ONE_OF] && has_default(&property->schema)) {
         put(writer, " // ");
         put_default(writer, &property->schema, true);
     }

@@ -30,7 +30,7 @@ static void index_first_bytes(struct tp_added_index *index)
 int tp_added_index_init(struct tp_added_index *index, const struct tp_added_token *tokens, size_t n,
                         bool normalized)
 {
-    static const char word[] = "\\A\\w";
+    static const char word[] = "\\A[" TP_PATTERN_WORD "]";
     bool asks = false;
     *index = (struct tp_added_index){.sorted = malloc((n + 1) * sizeof *index->sorted)};
     if (index->sorted == NULL)

@@ -30,24 +30,26 @@ static int expect_object(struct tp_json *at, const char *path)
     return tp_json_enter_object(at);
 }
 
-int tp_members_read(struct tp_members *fields, const struct tp_json *object, const char *path,
+int tp_members_read(struct tp_members *members, const struct tp_json *object, const char *path,
                     const char *const *names)
 {
     struct tp_json at = *object;
     struct tp_json_string key;
     enum tp_json_kind kind;
     bool first = true, more = true;
-    fields->names = names;
-    fields->error = object->error;
-    memset(fields->present, 0, sizeof fields->present);
-    snprintf(fields->path, sizeof fields->path, "%s", path);
+    members->names = names;
+    members->error = object->error;
+    memset(members->present, 0, sizeof members->present);
+    memset(members->is_null, 0, sizeof members->is_null);
+    snprintf(members->path, sizeof members->path, "%s", path);
     int rc = expect_object(&at, path);
     while (rc == 0 && (rc = tp_json_object_next(&at, &first, &key, &more)) == 0 && more) {
         size_t i = find_name(names, &key);
         rc = tp_json_peek(&at, &kind);
         if (rc == 0 && names[i] != NULL) {
-            fields->values[i] = at;
-            fields->present[i] = kind != TP_JSON_NULL;
+            members->values[i] = at;
+            members->present[i] = kind != TP_JSON_NULL;
+            members->is_null[i] = kind == TP_JSON_NULL;
         }
         if (rc == 0)
             rc = tp_json_skip(&at);
@@ -55,22 +57,22 @@ int tp_members_read(struct tp_members *fields, const struct tp_json *object, con
     return rc;
 }
 
-void tp_members_path(const struct tp_members *fields, size_t i, char ret_path[TP_MEMBER_PATH_MAX])
+void tp_members_path(const struct tp_members *members, size_t i, char ret_path[TP_MEMBER_PATH_MAX])
 {
-    int n = snprintf(ret_path, TP_MEMBER_PATH_MAX, "%s%s%s", fields->path,
-                     fields->path[0] != '\0' ? "." : "", fields->names[i]);
+    int n = snprintf(ret_path, TP_MEMBER_PATH_MAX, "%s%s%s", members->path,
+                     members->path[0] != '\0' ? "." : "", members->names[i]);
     if (n >= TP_MEMBER_PATH_MAX) /* nested deeper than anything sensible: the name says most */
-        snprintf(ret_path, TP_MEMBER_PATH_MAX, "%s", fields->names[i]);
+        snprintf(ret_path, TP_MEMBER_PATH_MAX, "%s", members->names[i]);
 }
 
 /* What stands there, for a message: a short string as it is. */
-static void describe(const struct tp_members *fields, size_t i, char target[80])
+static void describe(const struct tp_members *members, size_t i, char target[80])
 {
-    struct tp_json at = fields->values[i];
+    struct tp_json at = members->values[i];
     enum tp_json_kind kind;
     struct tp_json_string text;
     at.error = NULL;
-    if (!fields->present[i])
+    if (!members->present[i])
         snprintf(target, 80, "nothing");
     else if (tp_json_peek(&at, &kind) < 0)
         snprintf(target, 80, "no value");
@@ -80,27 +82,27 @@ static void describe(const struct tp_members *fields, size_t i, char target[80])
         snprintf(target, 80, "%s", kind_names[kind]);
 }
 
-int tp_members_mistake(const struct tp_members *fields, size_t i, const char *what)
+int tp_members_mistake(const struct tp_members *members, size_t i, const char *what)
 {
     char path[TP_MEMBER_PATH_MAX], found[80];
-    tp_members_path(fields, i, path);
-    describe(fields, i, found);
-    return tp_error_set(fields->error, -EINVAL, "%s: expected %s, found %s", path, what, found);
+    tp_members_path(members, i, path);
+    describe(members, i, found);
+    return tp_error_set(members->error, -EINVAL, "%s: expected %s, found %s", path, what, found);
 }
 
-static bool has_kind(const struct tp_members *fields, size_t i, enum tp_json_kind wanted)
+static bool has_kind(const struct tp_members *members, size_t i, enum tp_json_kind wanted)
 {
-    struct tp_json at = fields->values[i];
+    struct tp_json at = members->values[i];
     enum tp_json_kind kind;
-    return fields->present[i] && tp_json_peek(&at, &kind) == 0 && kind == wanted;
+    return members->present[i] && tp_json_peek(&at, &kind) == 0 && kind == wanted;
 }
 
-int tp_members_text(const struct tp_members *fields, size_t i, char **ret_text, size_t *ret_length)
+int tp_members_text(const struct tp_members *members, size_t i, char **ret_text, size_t *ret_length)
 {
-    struct tp_json at = fields->values[i];
+    struct tp_json at = members->values[i];
     struct tp_json_string string;
-    if (!has_kind(fields, i, TP_JSON_STRING))
-        return tp_members_mistake(fields, i, "a string");
+    if (!has_kind(members, i, TP_JSON_STRING))
+        return tp_members_mistake(members, i, "a string");
     int rc = tp_json_string(&at, &string);
     if (rc < 0)
         return rc;
@@ -114,49 +116,49 @@ int tp_members_text(const struct tp_members *fields, size_t i, char **ret_text, 
     return 0;
 }
 
-int tp_members_choice(const struct tp_members *fields, size_t i, const char *const *choices,
+int tp_members_choice(const struct tp_members *members, size_t i, const char *const *choices,
                       size_t *ret_index)
 {
-    struct tp_json at = fields->values[i];
+    struct tp_json at = members->values[i];
     struct tp_json_string string;
     char list[256] = "one of ";
     for (size_t k = 0; choices[k] != NULL; k++) {
         size_t n = strlen(list);
         snprintf(list + n, sizeof list - n, "%s%s", k == 0 ? "" : ", ", choices[k]);
     }
-    if (!has_kind(fields, i, TP_JSON_STRING))
-        return tp_members_mistake(fields, i, list);
+    if (!has_kind(members, i, TP_JSON_STRING))
+        return tp_members_mistake(members, i, list);
     int rc = tp_json_string(&at, &string);
     if (rc < 0)
         return rc;
     size_t k = find_name(choices, &string);
     if (choices[k] == NULL)
-        return tp_members_mistake(fields, i, list);
+        return tp_members_mistake(members, i, list);
     *ret_index = k;
     return 0;
 }
 
-int tp_members_flag(const struct tp_members *fields, size_t i, bool otherwise, bool *ret_flag)
+int tp_members_flag(const struct tp_members *members, size_t i, bool otherwise, bool *ret_flag)
 {
-    struct tp_json at = fields->values[i];
+    struct tp_json at = members->values[i];
     enum tp_json_kind kind;
-    if (!fields->present[i]) {
+    if (!members->present[i]) {
         *ret_flag = otherwise;
         return 0;
     }
-    if (!has_kind(fields, i, TP_JSON_BOOLEAN))
-        return tp_members_mistake(fields, i, "true or false");
+    if (!has_kind(members, i, TP_JSON_BOOLEAN))
+        return tp_members_mistake(members, i, "true or false");
     int rc = tp_json_peek(&at, &kind); /* steps over white space */
     if (rc == 0)
         *ret_flag = at.text[at.at] == 't';
     return rc;
 }
 
-int tp_members_number(const struct tp_members *fields, size_t i, uint64_t *ret_number)
+int tp_members_number(const struct tp_members *members, size_t i, uint64_t *ret_number)
 {
-    struct tp_json at = fields->values[i];
+    struct tp_json at = members->values[i];
     at.error = NULL;
-    if (!has_kind(fields, i, TP_JSON_NUMBER) || tp_json_unsigned(&at, ret_number) < 0)
-        return tp_members_mistake(fields, i, "a whole number");
+    if (!has_kind(members, i, TP_JSON_NUMBER) || tp_json_unsigned(&at, ret_number) < 0)
+        return tp_members_mistake(members, i, "a whole number");
     return 0;
 }

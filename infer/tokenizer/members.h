@@ -20,27 +20,29 @@ struct tp_members {
     const char *const *names;              /* NULL at the end */
     struct tp_json values[TP_MEMBERS_MAX]; /* cursors that stand before the value */
     bool present[TP_MEMBERS_MAX];          /* null counts as absent */
+    bool is_null[TP_MEMBERS_MAX];
     struct tp_error *error;
 };
 
 /* Walks the object that `*object` stands before; the last of equal names counts. The cursor is not
  * moved. All functions here: -EINVAL with a message in the cursor's error. */
-int tp_members_read(struct tp_members *fields, const struct tp_json *object, const char *path,
+int tp_members_read(struct tp_members *members, const struct tp_json *object, const char *path,
                     const char *const *names);
 
 /* "path.name", or "name". */
-void tp_members_path(const struct tp_members *fields, size_t i, char ret_path[TP_MEMBER_PATH_MAX]);
+void tp_members_path(const struct tp_members *members, size_t i, char ret_path[TP_MEMBER_PATH_MAX]);
 
 /* "path.name: expected WHAT, found ..." */
-int tp_members_mistake(const struct tp_members *fields, size_t i, const char *what);
+int tp_members_mistake(const struct tp_members *members, size_t i, const char *what);
 
 /* A string, which the caller frees; NUL-terminated, though it may hold NUL. */
-int tp_members_text(const struct tp_members *fields, size_t i, char **ret_text, size_t *ret_length);
+int tp_members_text(const struct tp_members *members, size_t i, char **ret_text,
+                    size_t *ret_length);
 /* One of `choices` (NULL at the end); its index. */
-int tp_members_choice(const struct tp_members *fields, size_t i, const char *const *choices,
+int tp_members_choice(const struct tp_members *members, size_t i, const char *const *choices,
                       size_t *ret_index);
 /* `otherwise` if it is absent. */
-int tp_members_flag(const struct tp_members *fields, size_t i, bool otherwise, bool *ret_flag);
-int tp_members_number(const struct tp_members *fields, size_t i, uint64_t *ret_number);
+int tp_members_flag(const struct tp_members *members, size_t i, bool otherwise, bool *ret_flag);
+int tp_members_number(const struct tp_members *members, size_t i, uint64_t *ret_number);
 
 #endif

@@ -15,6 +15,10 @@
 #include "decode/error.h"
 #include "infer/tokenizer/buffer.h"
 
+/* A word's character where the reference asks Rust's regex, not Oniguruma: for members of a class.
+ */
+#define TP_PATTERN_WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}"
+
 struct tp_pattern; /* immutable, thread-safe */
 struct tp_matcher; /* what matching needs for itself: one for each thread */
 

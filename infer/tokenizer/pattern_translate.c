@@ -10,7 +10,10 @@
     "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{"    \
     "205f}"                                                                                        \
     "\\x{3000}"
-#define WORDS "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORDS      "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+/* Outside a class, Oniguruma asks a table of Latin-1 that also has its superscripts and fractions.
+ */
+#define LONE_WORDS WORDS "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
 struct translation {
     const char *text;
@@ -79,13 +82,13 @@ static int translate_escape(struct translation *t)
     case 'S':
         return replace_class(t, t->in_class ? "\\P{White_Space}" : SPACES, true);
     case 'w':
-        return replace_class(t, WORDS, false);
+        return replace_class(t, t->in_class ? WORDS : LONE_WORDS, false);
     case 'h':
         return replace_class(t, "0-9a-fA-F", false);
     case 'W':
         if (t->in_class)
             return refuse(t, t->at, "\\W in a class");
-        return replace_class(t, WORDS, true);
+        return replace_class(t, LONE_WORDS, true);
     case 'u':
         return replace_code(t);
     default:

@@ -15,14 +15,14 @@ int tp_tokenizer_read_decoder(struct tp_tokenizer *tokenizer, const struct tp_js
 /* After the pre-tokenizer, which says whether the model is byte-level. */
 int tp_tokenizer_read_model(struct tp_tokenizer *tokenizer, const struct tp_json *json);
 
-/* {"String": ...} or {"Regex": ...} at fields->values[i]. */
-int tp_tokenizer_read_pattern(const struct tp_members *fields, size_t i,
+/* {"String": ...} or {"Regex": ...} at members->values[i]. */
+int tp_tokenizer_read_pattern(const struct tp_members *members, size_t i,
                               struct tp_pattern **ret_pattern);
 
-/* Calls `read` for each element of the array at fields->values[i], with its path. */
+/* Calls `read` for each element of the array at members->values[i], with its path. */
 typedef int tp_element_reader(struct tp_tokenizer *tokenizer, const struct tp_json *json,
                               const char *path, unsigned depth);
-int tp_tokenizer_read_array(struct tp_tokenizer *tokenizer, const struct tp_members *fields,
+int tp_tokenizer_read_array(struct tp_tokenizer *tokenizer, const struct tp_members *members,
                             size_t i, tp_element_reader *read, unsigned depth);
 
 #endif

@@ -261,14 +261,14 @@ static void find_byte_tokens(struct tp_bpe *bpe)
     }
 }
 
-static int read_unknown(struct tp_tokenizer *tokenizer, const struct tp_members *fields)
+static int read_unknown(struct tp_tokenizer *tokenizer, const struct tp_members *members)
 {
     char *text;
     size_t length;
     tokenizer->bpe.unknown = TP_TOKEN_NONE;
-    if (!fields->present[UNK_TOKEN])
+    if (!members->present[UNK_TOKEN])
         return 0;
-    int rc = tp_members_text(fields, UNK_TOKEN, &text, &length);
+    int rc = tp_members_text(members, UNK_TOKEN, &text, &length);
     if (rc < 0)
         return rc;
     if (tokenizer->bpe.byte_level)
@@ -277,74 +277,74 @@ static int read_unknown(struct tp_tokenizer *tokenizer, const struct tp_members 
     free(text);
     return tokenizer->bpe.unknown != TP_TOKEN_NONE
                ? 0
-               : tp_members_mistake(fields, UNK_TOKEN, "a token of model.vocab");
+               : tp_members_mistake(members, UNK_TOKEN, "a token of model.vocab");
 }
 
 /* What would change the ids in ways that are not here. */
-static int refuse_variants(const struct tp_members *fields)
+static int refuse_variants(const struct tp_members *members)
 {
     static const char *const types[] = {"BPE", NULL};
     static const size_t texts[] = {CONTINUING_SUBWORD_PREFIX, END_OF_WORD_SUFFIX};
     size_t type = 0;
-    int rc = fields->present[TYPE] ? tp_members_choice(fields, TYPE, types, &type) : 0;
+    int rc = members->present[TYPE] ? tp_members_choice(members, TYPE, types, &type) : 0;
     for (size_t i = 0; rc == 0 && i < 2; i++) {
         char *text;
         size_t length;
-        if (!fields->present[texts[i]])
+        if (!members->present[texts[i]])
             continue;
-        rc = tp_members_text(fields, texts[i], &text, &length);
+        rc = tp_members_text(members, texts[i], &text, &length);
         if (rc == 0) {
             free(text);
-            rc = length == 0 ? 0 : tp_members_mistake(fields, texts[i], "null");
+            rc = length == 0 ? 0 : tp_members_mistake(members, texts[i], "null");
         }
     }
-    if (rc < 0 || !fields->present[DROPOUT])
+    if (rc < 0 || !members->present[DROPOUT])
         return rc;
-    struct tp_json at = fields->values[DROPOUT];
+    struct tp_json at = members->values[DROPOUT];
     enum tp_json_kind kind;
     rc = tp_json_peek(&at, &kind);
     bool zero = rc == 0 && kind == TP_JSON_NUMBER && strtod(at.text + at.at, NULL) == 0;
-    return rc < 0 || zero ? rc : tp_members_mistake(fields, DROPOUT, "null or 0");
+    return rc < 0 || zero ? rc : tp_members_mistake(members, DROPOUT, "null or 0");
 }
 
-static int read_flags(struct tp_bpe *bpe, const struct tp_members *fields)
+static int read_flags(struct tp_bpe *bpe, const struct tp_members *members)
 {
-    int rc = tp_members_flag(fields, FUSE_UNK, false, &bpe->fuse_unknown);
+    int rc = tp_members_flag(members, FUSE_UNK, false, &bpe->fuse_unknown);
     if (rc == 0)
-        rc = tp_members_flag(fields, BYTE_FALLBACK, false, &bpe->byte_fallback);
-    return rc < 0 ? rc : tp_members_flag(fields, IGNORE_MERGES, false, &bpe->ignore_merges);
+        rc = tp_members_flag(members, BYTE_FALLBACK, false, &bpe->byte_fallback);
+    return rc < 0 ? rc : tp_members_flag(members, IGNORE_MERGES, false, &bpe->ignore_merges);
 }
 
-static int expect_kind(const struct tp_members *fields, size_t i, enum tp_json_kind wanted,
+static int expect_kind(const struct tp_members *members, size_t i, enum tp_json_kind wanted,
                        const char *what)
 {
-    struct tp_json at = fields->values[i];
+    struct tp_json at = members->values[i];
     enum tp_json_kind kind;
-    if (fields->present[i] && tp_json_peek(&at, &kind) == 0 && kind == wanted)
+    if (members->present[i] && tp_json_peek(&at, &kind) == 0 && kind == wanted)
         return 0;
-    return tp_members_mistake(fields, i, what);
+    return tp_members_mistake(members, i, what);
 }
 
 int tp_tokenizer_read_model(struct tp_tokenizer *tokenizer, const struct tp_json *json)
 {
-    struct tp_members fields;
+    struct tp_members members;
     tp_vocabulary_init(&tokenizer->bpe.vocabulary);
-    int rc = tp_members_read(&fields, json, "model", names);
+    int rc = tp_members_read(&members, json, "model", names);
     if (rc == 0)
-        rc = refuse_variants(&fields);
+        rc = refuse_variants(&members);
     if (rc == 0)
-        rc = read_flags(&tokenizer->bpe, &fields);
+        rc = read_flags(&tokenizer->bpe, &members);
     if (rc == 0)
-        rc = expect_kind(&fields, VOCAB, TP_JSON_OBJECT, "an object");
+        rc = expect_kind(&members, VOCAB, TP_JSON_OBJECT, "an object");
     if (rc == 0)
-        rc = expect_kind(&fields, MERGES, TP_JSON_ARRAY, "an array");
+        rc = expect_kind(&members, MERGES, TP_JSON_ARRAY, "an array");
     if (rc == 0)
-        rc = read_vocabulary(tokenizer, fields.values[VOCAB]);
+        rc = read_vocabulary(tokenizer, members.values[VOCAB]);
     if (rc == 0)
-        rc = read_unknown(tokenizer, &fields);
+        rc = read_unknown(tokenizer, &members);
     if (rc == 0)
         find_byte_tokens(&tokenizer->bpe);
     if (rc == 0)
-        rc = read_merges(tokenizer, fields.values[MERGES]);
+        rc = read_merges(tokenizer, members.values[MERGES]);
     return rc;
 }

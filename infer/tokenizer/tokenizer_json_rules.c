@@ -20,12 +20,12 @@ static int too_deep(const struct tp_json *json, const char *path)
 }
 
 /* A single character, such as Metaspace's "▁". */
-static int read_character(const struct tp_members *fields, size_t i, char target[4],
+static int read_character(const struct tp_members *members, size_t i, char target[4],
                           size_t *ret_length)
 {
     char *text;
     size_t length;
-    int rc = tp_members_text(fields, i, &text, &length);
+    int rc = tp_members_text(members, i, &text, &length);
     if (rc < 0)
         return rc;
     bool one = length > 0 && tp_utf8_step(text[0]) == length;
@@ -34,22 +34,22 @@ static int read_character(const struct tp_members *fields, size_t i, char target
         *ret_length = length;
     }
     free(text);
-    return one ? 0 : tp_members_mistake(fields, i, "one character");
+    return one ? 0 : tp_members_mistake(members, i, "one character");
 }
 
 /* ---- pre_tokenizer */
 
-static int add_step(struct tp_tokenizer *tokenizer, const struct tp_members *fields,
+static int add_step(struct tp_tokenizer *tokenizer, const struct tp_members *members,
                     struct tp_split_step step)
 {
     struct tp_splitter *splitter = &tokenizer->splitter;
     int rc = 0;
     if (splitter->n == TP_SPLITTER_STEPS_MAX)
-        rc = tp_error_set(fields->error, -EINVAL, "%s: expected at most %d steps", fields->path,
+        rc = tp_error_set(members->error, -EINVAL, "%s: expected at most %d steps", members->path,
                           TP_SPLITTER_STEPS_MAX);
     else if (tokenizer->bpe.byte_level)
-        rc = tp_error_set(fields->error, -EINVAL, "%s: expected nothing after ByteLevel",
-                          fields->path);
+        rc = tp_error_set(members->error, -EINVAL, "%s: expected nothing after ByteLevel",
+                          members->path);
     if (rc < 0)
         tp_pattern_free(step.pattern);
     else
@@ -57,14 +57,14 @@ static int add_step(struct tp_tokenizer *tokenizer, const struct tp_members *fie
     return rc;
 }
 
-static int add_split(struct tp_tokenizer *tokenizer, const struct tp_members *fields,
+static int add_split(struct tp_tokenizer *tokenizer, const struct tp_members *members,
                      const char *expression, bool is_literal, enum tp_split_behavior behavior,
                      bool invert)
 {
     struct tp_split_step step = {.kind = TP_SPLIT_PATTERN, .behavior = behavior, .invert = invert};
     int rc =
-        tp_pattern_new(expression, strlen(expression), is_literal, &step.pattern, fields->error);
-    return rc < 0 ? rc : add_step(tokenizer, fields, step);
+        tp_pattern_new(expression, strlen(expression), is_literal, &step.pattern, members->error);
+    return rc < 0 ? rc : add_step(tokenizer, members, step);
 }
 
 enum pre_tokenizer_field {
@@ -84,85 +84,85 @@ static const char *const pre_tokenizer_names[] = {
     "type",      "pretokenizers",     "pattern",     "behavior",       "invert", "add_prefix_space",
     "use_regex", "individual_digits", "replacement", "prepend_scheme", "split",  NULL};
 
-static int read_split(struct tp_tokenizer *tokenizer, const struct tp_members *fields)
+static int read_split(struct tp_tokenizer *tokenizer, const struct tp_members *members)
 {
     struct tp_split_step step = {.kind = TP_SPLIT_PATTERN};
     size_t behavior = 0;
-    int rc = tp_members_choice(fields, BEHAVIOR, tp_split_behavior_names, &behavior);
+    int rc = tp_members_choice(members, BEHAVIOR, tp_split_behavior_names, &behavior);
     if (rc == 0)
-        rc = tp_members_flag(fields, INVERT, false, &step.invert);
+        rc = tp_members_flag(members, INVERT, false, &step.invert);
     if (rc == 0)
-        rc = tp_tokenizer_read_pattern(fields, PATTERN, &step.pattern);
+        rc = tp_tokenizer_read_pattern(members, PATTERN, &step.pattern);
     step.behavior = (enum tp_split_behavior)behavior;
-    return rc < 0 ? rc : add_step(tokenizer, fields, step);
+    return rc < 0 ? rc : add_step(tokenizer, members, step);
 }
 
-static int read_byte_level(struct tp_tokenizer *tokenizer, const struct tp_members *fields)
+static int read_byte_level(struct tp_tokenizer *tokenizer, const struct tp_members *members)
 {
     bool add_prefix_space, use_regex;
-    int rc = tp_members_flag(fields, ADD_PREFIX_SPACE, true, &add_prefix_space);
+    int rc = tp_members_flag(members, ADD_PREFIX_SPACE, true, &add_prefix_space);
     if (rc == 0)
-        rc = tp_members_flag(fields, USE_REGEX, true, &use_regex);
+        rc = tp_members_flag(members, USE_REGEX, true, &use_regex);
     if (rc == 0 && add_prefix_space)
         rc = add_step(
-            tokenizer, fields,
+            tokenizer, members,
             (struct tp_split_step){.kind = TP_SPLIT_PREFIX, .mark = {' '}, .mark_length = 1});
     if (rc == 0 && use_regex)
-        rc = add_split(tokenizer, fields, GPT2_SPLIT, false, TP_SPLIT_ISOLATED, false);
+        rc = add_split(tokenizer, members, GPT2_SPLIT, false, TP_SPLIT_ISOLATED, false);
     if (rc == 0 && tokenizer->bpe.byte_level)
-        return tp_error_set(fields->error, -EINVAL, "%s: expected ByteLevel once", fields->path);
+        return tp_error_set(members->error, -EINVAL, "%s: expected ByteLevel once", members->path);
     tokenizer->bpe.byte_level = true;
     return rc;
 }
 
-static int read_metaspace(struct tp_tokenizer *tokenizer, const struct tp_members *fields)
+static int read_metaspace(struct tp_tokenizer *tokenizer, const struct tp_members *members)
 {
     enum { FIRST, NEVER, ALWAYS };
     static const char *const schemes[] = {"first", "never", "always", NULL};
     struct tp_split_step blanks = {.kind = TP_SPLIT_BLANKS}, prefix;
     size_t scheme = ALWAYS;
     bool add_prefix_space, split;
-    int rc = read_character(fields, REPLACEMENT, blanks.mark, &blanks.mark_length);
+    int rc = read_character(members, REPLACEMENT, blanks.mark, &blanks.mark_length);
     if (rc == 0)
-        rc = tp_members_flag(fields, ADD_PREFIX_SPACE, true, &add_prefix_space);
+        rc = tp_members_flag(members, ADD_PREFIX_SPACE, true, &add_prefix_space);
     if (rc == 0)
-        rc = tp_members_flag(fields, SPLIT, true, &split);
-    if (rc == 0 && fields->present[PREPEND_SCHEME])
-        rc = tp_members_choice(fields, PREPEND_SCHEME, schemes, &scheme);
+        rc = tp_members_flag(members, SPLIT, true, &split);
+    if (rc == 0 && members->present[PREPEND_SCHEME])
+        rc = tp_members_choice(members, PREPEND_SCHEME, schemes, &scheme);
     else if (rc == 0)
         scheme = add_prefix_space ? ALWAYS : NEVER;
     if (rc == 0)
-        rc = add_step(tokenizer, fields, blanks);
+        rc = add_step(tokenizer, members, blanks);
     prefix = blanks;
     prefix.kind = TP_SPLIT_PREFIX;
     prefix.only_first = scheme == FIRST;
     if (rc == 0 && scheme != NEVER)
-        rc = add_step(tokenizer, fields, prefix);
+        rc = add_step(tokenizer, members, prefix);
     if (rc == 0 && split) {
         char mark[5] = "";
         memcpy(mark, blanks.mark, blanks.mark_length);
-        rc = add_split(tokenizer, fields, mark, true, TP_SPLIT_MERGED_WITH_NEXT, false);
+        rc = add_split(tokenizer, members, mark, true, TP_SPLIT_MERGED_WITH_NEXT, false);
     }
     return rc;
 }
 
-static int read_digits(struct tp_tokenizer *tokenizer, const struct tp_members *fields)
+static int read_digits(struct tp_tokenizer *tokenizer, const struct tp_members *members)
 {
     bool each;
-    int rc = tp_members_flag(fields, INDIVIDUAL_DIGITS, false, &each);
+    int rc = tp_members_flag(members, INDIVIDUAL_DIGITS, false, &each);
     return rc < 0 ? rc
-                  : add_split(tokenizer, fields, "\\p{N}", false,
+                  : add_split(tokenizer, members, "\\p{N}", false,
                               each ? TP_SPLIT_ISOLATED : TP_SPLIT_CONTIGUOUS, false);
 }
 
-static int read_punctuation(struct tp_tokenizer *tokenizer, const struct tp_members *fields)
+static int read_punctuation(struct tp_tokenizer *tokenizer, const struct tp_members *members)
 {
     size_t behavior = TP_SPLIT_ISOLATED;
-    int rc = fields->present[BEHAVIOR]
-                 ? tp_members_choice(fields, BEHAVIOR, tp_split_behavior_names, &behavior)
+    int rc = members->present[BEHAVIOR]
+                 ? tp_members_choice(members, BEHAVIOR, tp_split_behavior_names, &behavior)
                  : 0;
     return rc < 0 ? rc
-                  : add_split(tokenizer, fields, PUNCTUATION, false,
+                  : add_split(tokenizer, members, PUNCTUATION, false,
                               (enum tp_split_behavior)behavior, false);
 }
 
@@ -173,32 +173,33 @@ static int read_pre_tokenizer(struct tp_tokenizer *tokenizer, const struct tp_js
     static const char *const types[] = {"Sequence",        "Split",      "ByteLevel",
                                         "Metaspace",       "Digits",     "Punctuation",
                                         "WhitespaceSplit", "Whitespace", NULL};
-    struct tp_members fields;
+    struct tp_members members;
     size_t type = 0;
     int rc = depth > DEPTH_MAX ? too_deep(json, path)
-                               : tp_members_read(&fields, json, path, pre_tokenizer_names);
+                               : tp_members_read(&members, json, path, pre_tokenizer_names);
     if (rc == 0)
-        rc = tp_members_choice(&fields, TYPE, types, &type);
+        rc = tp_members_choice(&members, TYPE, types, &type);
     if (rc < 0)
         return rc;
     switch (type) {
     case SEQUENCE:
-        return tp_tokenizer_read_array(tokenizer, &fields, PRETOKENIZERS, read_pre_tokenizer,
+        return tp_tokenizer_read_array(tokenizer, &members, PRETOKENIZERS, read_pre_tokenizer,
                                        depth + 1);
     case SPLIT_TYPE:
-        return read_split(tokenizer, &fields);
+        return read_split(tokenizer, &members);
     case BYTE_LEVEL:
-        return read_byte_level(tokenizer, &fields);
+        return read_byte_level(tokenizer, &members);
     case METASPACE:
-        return read_metaspace(tokenizer, &fields);
+        return read_metaspace(tokenizer, &members);
     case DIGITS:
-        return read_digits(tokenizer, &fields);
+        return read_digits(tokenizer, &members);
     case PUNCTUATIONS:
-        return read_punctuation(tokenizer, &fields);
+        return read_punctuation(tokenizer, &members);
     case WHITESPACE:
-        return add_split(tokenizer, &fields, "\\s", false, TP_SPLIT_REMOVED, false);
+        return add_split(tokenizer, &members, "\\s", false, TP_SPLIT_REMOVED, false);
     default:
-        return add_split(tokenizer, &fields, "\\w+|[^\\w\\s]+", false, TP_SPLIT_REMOVED, true);
+        return add_split(tokenizer, &members, "[" TP_PATTERN_WORD "]+|[^\\s" TP_PATTERN_WORD "]+",
+                         false, TP_SPLIT_REMOVED, true);
     }
 }
 
@@ -210,16 +211,16 @@ int tp_tokenizer_read_pre_tokenizer(struct tp_tokenizer *tokenizer, const struct
 /* ---- normalizer */
 
 /* Adds Replace's step, or Prepend's if there is no pattern. */
-static int add_rewriting(struct tp_normalizer *normalizer, const struct tp_members *fields,
+static int add_rewriting(struct tp_normalizer *normalizer, const struct tp_members *members,
                          size_t content, struct tp_pattern *pattern)
 {
     struct tp_normalizer_step step = {.pattern = pattern};
     int rc = 0;
     if (normalizer->n == TP_NORMALIZER_STEPS_MAX)
-        rc = tp_error_set(fields->error, -EINVAL, "%s: expected at most %d steps", fields->path,
+        rc = tp_error_set(members->error, -EINVAL, "%s: expected at most %d steps", members->path,
                           TP_NORMALIZER_STEPS_MAX);
     if (rc == 0)
-        rc = tp_members_text(fields, content, &step.content, &step.length);
+        rc = tp_members_text(members, content, &step.content, &step.length);
     if (rc == 0)
         normalizer->steps[normalizer->n++] = step;
     else
@@ -235,20 +236,22 @@ static int read_normalizer(struct tp_tokenizer *tokenizer, const struct tp_json 
     static const char *const names[] = {"type",    "normalizers", "prepend",
                                         "pattern", "content",     NULL};
     static const char *const types[] = {"Sequence", "Prepend", "Replace", NULL};
-    struct tp_members fields;
+    struct tp_members members;
     struct tp_pattern *pattern = NULL;
     size_t type = 0;
-    int rc = depth > DEPTH_MAX ? too_deep(json, path) : tp_members_read(&fields, json, path, names);
+    int rc =
+        depth > DEPTH_MAX ? too_deep(json, path) : tp_members_read(&members, json, path, names);
     if (rc == 0)
-        rc = tp_members_choice(&fields, N_TYPE, types, &type);
+        rc = tp_members_choice(&members, N_TYPE, types, &type);
     if (rc < 0)
         return rc;
     if (type == SEQUENCE)
-        return tp_tokenizer_read_array(tokenizer, &fields, NORMALIZERS, read_normalizer, depth + 1);
+        return tp_tokenizer_read_array(tokenizer, &members, NORMALIZERS, read_normalizer,
+                                       depth + 1);
     if (type == PREPEND_TYPE)
-        return add_rewriting(&tokenizer->normalizer, &fields, PREPEND, NULL);
-    rc = tp_tokenizer_read_pattern(&fields, N_PATTERN, &pattern);
-    return rc < 0 ? rc : add_rewriting(&tokenizer->normalizer, &fields, CONTENT, pattern);
+        return add_rewriting(&tokenizer->normalizer, &members, PREPEND, NULL);
+    rc = tp_tokenizer_read_pattern(&members, N_PATTERN, &pattern);
+    return rc < 0 ? rc : add_rewriting(&tokenizer->normalizer, &members, CONTENT, pattern);
 }
 
 int tp_tokenizer_read_normalizer(struct tp_tokenizer *tokenizer, const struct tp_json *json)
@@ -259,7 +262,7 @@ int tp_tokenizer_read_normalizer(struct tp_tokenizer *tokenizer, const struct tp
 /* ---- post_processor */
 
 /* Appends "special_tokens"[name].ids. */
-static int add_template_token(struct tp_tokenizer *tokenizer, const struct tp_members *fields,
+static int add_template_token(struct tp_tokenizer *tokenizer, const struct tp_members *members,
                               size_t special_tokens, const char *name, bool seen_text)
 {
     enum { IDS };
@@ -269,10 +272,10 @@ static int add_template_token(struct tp_tokenizer *tokenizer, const struct tp_me
     struct tp_members tokens, token;
     bool first = true, more = true;
     uint64_t id = 0;
-    if (!fields->present[special_tokens])
-        return tp_members_mistake(fields, special_tokens, "an object");
-    tp_members_path(fields, special_tokens, path);
-    int rc = tp_members_read(&tokens, &fields->values[special_tokens], path, wanted);
+    if (!members->present[special_tokens])
+        return tp_members_mistake(members, special_tokens, "an object");
+    tp_members_path(members, special_tokens, path);
+    int rc = tp_members_read(&tokens, &members->values[special_tokens], path, wanted);
     if (rc == 0 && !tokens.present[0])
         rc = tp_members_mistake(&tokens, 0, "an object");
     if (rc < 0)
@@ -288,7 +291,7 @@ static int add_template_token(struct tp_tokenizer *tokenizer, const struct tp_me
     while (rc == 0 && (rc = tp_json_array_next(&at, &first, &more)) == 0 && more) {
         rc = tp_json_unsigned(&at, &id);
         if (rc == 0 && (id > TP_TOKEN_ID_MAX || !tp_tokenizer_has(tokenizer, (uint32_t)id)))
-            rc = tp_error_set(fields->error, -EINVAL, "%s: expected ids of tokens, found %llu",
+            rc = tp_error_set(members->error, -EINVAL, "%s: expected ids of tokens, found %llu",
                               token_path, (unsigned long long)id);
         if (rc == 0)
             rc = tp_ids_append(seen_text ? &tokenizer->suffix : &tokenizer->prefix, (uint32_t)id);
@@ -297,7 +300,7 @@ static int add_template_token(struct tp_tokenizer *tokenizer, const struct tp_me
 }
 
 /* One element of "single": {"SpecialToken": {"id": NAME}} or {"Sequence": {"id": "A"}}. */
-static int read_template_part(struct tp_tokenizer *tokenizer, const struct tp_members *fields,
+static int read_template_part(struct tp_tokenizer *tokenizer, const struct tp_members *members,
                               size_t special_tokens, const struct tp_json *json, bool *seen_text)
 {
     enum { SPECIAL_TOKEN, SEQUENCE };
@@ -323,30 +326,30 @@ static int read_template_part(struct tp_tokenizer *tokenizer, const struct tp_me
         rc = tp_members_text(&token, 0, &name, &length);
     if (rc < 0)
         return rc;
-    rc = add_template_token(tokenizer, fields, special_tokens, name, *seen_text);
+    rc = add_template_token(tokenizer, members, special_tokens, name, *seen_text);
     free(name);
     return rc;
 }
 
 enum { P_TYPE, PROCESSORS, SINGLE, SPECIAL_TOKENS };
 
-static int read_template(struct tp_tokenizer *tokenizer, const struct tp_members *fields)
+static int read_template(struct tp_tokenizer *tokenizer, const struct tp_members *members)
 {
     bool first = true, more = true, seen_text = false;
     enum tp_json_kind kind;
-    struct tp_json at = fields->values[SINGLE];
+    struct tp_json at = members->values[SINGLE];
     if (tokenizer->prefix.n + tokenizer->suffix.n > 0)
-        return tp_members_mistake(fields, P_TYPE, "one template that adds tokens");
-    if (!fields->present[SINGLE] || tp_json_peek(&at, &kind) < 0 || kind != TP_JSON_ARRAY)
-        return tp_members_mistake(fields, SINGLE, "an array");
+        return tp_members_mistake(members, P_TYPE, "one template that adds tokens");
+    if (!members->present[SINGLE] || tp_json_peek(&at, &kind) < 0 || kind != TP_JSON_ARRAY)
+        return tp_members_mistake(members, SINGLE, "an array");
     int rc = tp_json_enter_array(&at);
     while (rc == 0 && (rc = tp_json_array_next(&at, &first, &more)) == 0 && more) {
-        rc = read_template_part(tokenizer, fields, SPECIAL_TOKENS, &at, &seen_text);
+        rc = read_template_part(tokenizer, members, SPECIAL_TOKENS, &at, &seen_text);
         if (rc == 0)
             rc = tp_json_skip(&at);
     }
     return rc < 0 || seen_text ? rc
-                               : tp_members_mistake(fields, SINGLE, "a template with a Sequence");
+                               : tp_members_mistake(members, SINGLE, "a template with a Sequence");
 }
 
 static int read_post_processor(struct tp_tokenizer *tokenizer, const struct tp_json *json,
@@ -355,16 +358,17 @@ static int read_post_processor(struct tp_tokenizer *tokenizer, const struct tp_j
     enum { SEQUENCE, BYTE_LEVEL, TEMPLATE };
     static const char *const names[] = {"type", "processors", "single", "special_tokens", NULL};
     static const char *const types[] = {"Sequence", "ByteLevel", "TemplateProcessing", NULL};
-    struct tp_members fields;
+    struct tp_members members;
     size_t type = 0;
-    int rc = depth > DEPTH_MAX ? too_deep(json, path) : tp_members_read(&fields, json, path, names);
+    int rc =
+        depth > DEPTH_MAX ? too_deep(json, path) : tp_members_read(&members, json, path, names);
     if (rc == 0)
-        rc = tp_members_choice(&fields, P_TYPE, types, &type);
+        rc = tp_members_choice(&members, P_TYPE, types, &type);
     if (rc < 0 || type == BYTE_LEVEL) /* that one only moves offsets */
         return rc;
     if (type == TEMPLATE)
-        return read_template(tokenizer, &fields);
-    return tp_tokenizer_read_array(tokenizer, &fields, PROCESSORS, read_post_processor, depth + 1);
+        return read_template(tokenizer, &members);
+    return tp_tokenizer_read_array(tokenizer, &members, PROCESSORS, read_post_processor, depth + 1);
 }
 
 int tp_tokenizer_read_post_processor(struct tp_tokenizer *tokenizer, const struct tp_json *json)
@@ -376,42 +380,42 @@ int tp_tokenizer_read_post_processor(struct tp_tokenizer *tokenizer, const struc
 
 enum { D_TYPE, DECODERS, D_PATTERN, D_CONTENT, START, STOP, D_REPLACEMENT, D_SCHEME, D_PREFIX };
 
-static int read_strip(struct tp_tokenizer *tokenizer, const struct tp_members *fields)
+static int read_strip(struct tp_tokenizer *tokenizer, const struct tp_members *members)
 {
     struct tp_text_rules *rules = &tokenizer->rules;
     uint64_t start = 0, stop = 0;
-    int rc = tp_members_number(fields, START, &start);
+    int rc = tp_members_number(members, START, &start);
     if (rc == 0)
-        rc = tp_members_number(fields, STOP, &stop);
+        rc = tp_members_number(members, STOP, &stop);
     if (rc == 0 && stop != 0)
-        rc = tp_members_mistake(fields, STOP, "0");
+        rc = tp_members_mistake(members, STOP, "0");
     if (rc == 0 && rules->strip_length > 0)
-        rc = tp_members_mistake(fields, D_TYPE, "one Strip");
+        rc = tp_members_mistake(members, D_TYPE, "one Strip");
     if (rc == 0)
-        rc = read_character(fields, D_CONTENT, rules->strip, &rules->strip_length);
+        rc = read_character(members, D_CONTENT, rules->strip, &rules->strip_length);
     if (rc == 0)
         rules->strip_max = start;
     return rc;
 }
 
-static int read_metaspace_decoder(struct tp_tokenizer *tokenizer, const struct tp_members *fields)
+static int read_metaspace_decoder(struct tp_tokenizer *tokenizer, const struct tp_members *members)
 {
     static const char *const schemes[] = {"first", "never", "always", NULL};
     struct tp_text_rules *rules = &tokenizer->rules;
     struct tp_normalizer_step step = {.length = 1};
     size_t scheme = 2;
     bool prefix;
-    int rc = read_character(fields, D_REPLACEMENT, rules->mark, &rules->mark_length);
+    int rc = read_character(members, D_REPLACEMENT, rules->mark, &rules->mark_length);
     if (rc == 0)
-        rc = tp_members_flag(fields, D_PREFIX, true, &prefix);
-    if (rc == 0 && fields->present[D_SCHEME])
-        rc = tp_members_choice(fields, D_SCHEME, schemes, &scheme);
+        rc = tp_members_flag(members, D_PREFIX, true, &prefix);
+    if (rc == 0 && members->present[D_SCHEME])
+        rc = tp_members_choice(members, D_SCHEME, schemes, &scheme);
     else if (rc == 0)
         scheme = prefix ? 2 : 1;
     if (rc == 0 && rules->replace.n == TP_NORMALIZER_STEPS_MAX)
-        rc = tp_members_mistake(fields, D_TYPE, "fewer steps");
+        rc = tp_members_mistake(members, D_TYPE, "fewer steps");
     if (rc == 0)
-        rc = tp_pattern_new(rules->mark, rules->mark_length, true, &step.pattern, fields->error);
+        rc = tp_pattern_new(rules->mark, rules->mark_length, true, &step.pattern, members->error);
     if (rc < 0)
         return rc;
     step.content = strdup(" ");
@@ -433,32 +437,33 @@ static int read_decoder(struct tp_tokenizer *tokenizer, const struct tp_json *js
         "stop", "replacement", "prepend_scheme", "add_prefix_space", NULL};
     static const char *const types[] = {"Sequence", "ByteLevel", "Replace",   "ByteFallback",
                                         "Fuse",     "Strip",     "Metaspace", NULL};
-    struct tp_members fields;
+    struct tp_members members;
     struct tp_pattern *pattern;
     size_t type = 0;
-    int rc = depth > DEPTH_MAX ? too_deep(json, path) : tp_members_read(&fields, json, path, names);
+    int rc =
+        depth > DEPTH_MAX ? too_deep(json, path) : tp_members_read(&members, json, path, names);
     if (rc == 0)
-        rc = tp_members_choice(&fields, D_TYPE, types, &type);
+        rc = tp_members_choice(&members, D_TYPE, types, &type);
     if (rc == 0 && tokenizer->bpe.byte_level && type != BYTE_LEVEL && type != SEQUENCE &&
         type != FUSE)
-        rc = tp_members_mistake(&fields, D_TYPE, "ByteLevel, as the pre_tokenizer is");
+        rc = tp_members_mistake(&members, D_TYPE, "ByteLevel, as the pre_tokenizer is");
     if (rc == 0 && !tokenizer->bpe.byte_level && type == BYTE_LEVEL)
-        rc = tp_members_mistake(&fields, D_TYPE, "no ByteLevel, as the pre_tokenizer has none");
+        rc = tp_members_mistake(&members, D_TYPE, "no ByteLevel, as the pre_tokenizer has none");
     if (rc < 0)
         return rc;
     switch (type) {
     case SEQUENCE:
-        return tp_tokenizer_read_array(tokenizer, &fields, DECODERS, read_decoder, depth + 1);
+        return tp_tokenizer_read_array(tokenizer, &members, DECODERS, read_decoder, depth + 1);
     case REPLACE:
-        rc = tp_tokenizer_read_pattern(&fields, D_PATTERN, &pattern);
-        return rc < 0 ? rc : add_rewriting(&tokenizer->rules.replace, &fields, D_CONTENT, pattern);
+        rc = tp_tokenizer_read_pattern(&members, D_PATTERN, &pattern);
+        return rc < 0 ? rc : add_rewriting(&tokenizer->rules.replace, &members, D_CONTENT, pattern);
     case BYTE_FALLBACK:
         tokenizer->rules.byte_fallback = true;
         return 0;
     case STRIP:
-        return read_strip(tokenizer, &fields);
+        return read_strip(tokenizer, &members);
     case METASPACE:
-        return read_metaspace_decoder(tokenizer, &fields);
+        return read_metaspace_decoder(tokenizer, &members);
     default: /* ByteLevel is how the vocabulary is kept, and text is always fused */
         return 0;
     }
