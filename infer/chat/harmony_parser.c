@@ -215,9 +215,11 @@ static int start_content(struct tp_harmony_parser *parser, bool whole)
         rc = take_channel(text, &parser->header);
     if (rc == 0 && !whole)
         rc = parse_words(text, parser->given_role, &parser->header, &left);
-    else if (rc == 0 && parser->given_role != NULL)
-        rc = keep(parser->given_role, strlen(parser->given_role), &parser->header.role);
     parser->header.malformed |= whole;
+    if (rc == 0 && parser->header.role == NULL) { /* who else would write without saying so */
+        const char *role = parser->given_role != NULL ? parser->given_role : "assistant";
+        rc = keep(role, strlen(role), &parser->header.role);
+    }
     parser->decoder = (struct tp_decoder){.tokenizer = parser->harmony->tokenizer};
     parser->state = CONTENT;
     if (rc == 0)

@@ -26,7 +26,7 @@ enum tp_harmony_end {
 /* Their names, NULL at the end, in the order of the enum. */
 extern const char *const tp_harmony_end_names[];
 
-/* Strings are NULL if the header has none. */
+/* Strings are NULL if the header has none; the role is then "assistant". */
 struct tp_harmony_header {
     char *role, *channel, *recipient, *content_type;
     bool malformed;

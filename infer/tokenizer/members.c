@@ -30,31 +30,46 @@ static int expect_object(struct tp_json *at, const char *path)
     return tp_json_enter_object(at);
 }
 
-int tp_members_read(struct tp_members *members, const struct tp_json *object, const char *path,
-                    const char *const *names)
+/* Moves the cursor behind the object. */
+static int read_members(struct tp_members *members, struct tp_json *at, const char *path,
+                        const char *const *names)
 {
-    struct tp_json at = *object;
     struct tp_json_string key;
     enum tp_json_kind kind;
     bool first = true, more = true;
     members->names = names;
-    members->error = object->error;
+    members->error = at->error;
     memset(members->present, 0, sizeof members->present);
     memset(members->is_null, 0, sizeof members->is_null);
     snprintf(members->path, sizeof members->path, "%s", path);
-    int rc = expect_object(&at, path);
-    while (rc == 0 && (rc = tp_json_object_next(&at, &first, &key, &more)) == 0 && more) {
+    int rc = expect_object(at, path);
+    while (rc == 0 && (rc = tp_json_object_next(at, &first, &key, &more)) == 0 && more) {
         size_t i = find_name(names, &key);
-        rc = tp_json_peek(&at, &kind);
+        rc = tp_json_peek(at, &kind);
         if (rc == 0 && names[i] != NULL) {
-            members->values[i] = at;
+            members->values[i] = *at;
             members->present[i] = kind != TP_JSON_NULL;
             members->is_null[i] = kind == TP_JSON_NULL;
         }
         if (rc == 0)
-            rc = tp_json_skip(&at);
+            rc = tp_json_skip(at);
     }
     return rc;
+}
+
+int tp_members_read(struct tp_members *members, const struct tp_json *object, const char *path,
+                    const char *const *names)
+{
+    struct tp_json at = *object;
+    return read_members(members, &at, path, names);
+}
+
+int tp_members_read_whole(struct tp_members *members, const struct tp_json *text,
+                          const char *const *names)
+{
+    struct tp_json at = *text;
+    int rc = read_members(members, &at, "", names);
+    return rc < 0 ? rc : tp_json_end(&at);
 }
 
 void tp_members_path(const struct tp_members *members, size_t i, char ret_path[TP_MEMBER_PATH_MAX])

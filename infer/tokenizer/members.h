@@ -29,6 +29,10 @@ struct tp_members {
 int tp_members_read(struct tp_members *members, const struct tp_json *object, const char *path,
                     const char *const *names);
 
+/* The same for a whole text, which has to be one object. */
+int tp_members_read_whole(struct tp_members *members, const struct tp_json *text,
+                          const char *const *names);
+
 /* "path.name", or "name". */
 void tp_members_path(const struct tp_members *members, size_t i, char ret_path[TP_MEMBER_PATH_MAX]);
 

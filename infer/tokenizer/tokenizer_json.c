@@ -165,12 +165,7 @@ int tp_tokenizer_read_json(struct tp_tokenizer *tokenizer, const char *json, siz
     struct tp_json at;
     struct tp_members members;
     tp_json_init(&at, json, length, error);
-    struct tp_json whole = at;
-    int rc = tp_json_skip(&whole);
-    if (rc == 0)
-        rc = tp_json_end(&whole);
-    if (rc == 0)
-        rc = tp_members_read(&members, &at, "", names);
+    int rc = tp_members_read_whole(&members, &at, names);
     if (rc == 0 && !members.present[MODEL])
         rc = tp_error_set(error, -EINVAL, "model: expected an object, found nothing");
     if (rc == 0 && members.present[PRE_TOKENIZER])
