@@ -17,7 +17,7 @@
 #include "infer/tokenizer/buffer.h"
 
 enum {
-    TP_TOKEN_ID_MAX = (1 << 24) - 1, /* no file may make us reserve more than that */
+    TP_TOKEN_ID_MAX = (1 << 22) - 1, /* no file may make us reserve more than that */
     TP_TOKEN_LENGTH_MAX = 1 << 20,   /* bytes of one token */
 };
 #define TP_TOKEN_NONE UINT32_MAX

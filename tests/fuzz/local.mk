@@ -7,12 +7,19 @@
 #
 # fuzz_packed.c needs what it calls instead, decode/{bitshuffle,bitshuffle_*,block,codec,codec_*,
 # dtype,error,packed}.c, with -mavx2 -mf16c -mfma -mbmi2 -mavx512{f,bw,vl,dq} -llz4 -lxxhash.
+#
+# Those of infer/ (conversation, harmony, template, tokenizer) need -D_GNU_SOURCE
+# infer/{tokenizer,chat}/*.c fs/base/bytes.c decode/{error,json}.c -lpcre2-8.
 replay_tests = \
+	tests/fuzz/replay-conversation \
+	tests/fuzz/replay-harmony \
 	tests/fuzz/replay-json \
 	tests/fuzz/replay-json-edit \
 	tests/fuzz/replay-npy \
 	tests/fuzz/replay-packed \
-	tests/fuzz/replay-safetensors
+	tests/fuzz/replay-safetensors \
+	tests/fuzz/replay-template \
+	tests/fuzz/replay-tokenizer
 check_PROGRAMS += $(replay_tests)
 TESTS += $(replay_tests)
 EXTRA_DIST += tests/fuzz/corpus
@@ -39,3 +46,23 @@ tests_fuzz_replay_safetensors_SOURCES = tests/fuzz/fuzz_safetensors.c tests/fuzz
 tests_fuzz_replay_safetensors_CPPFLAGS = \
 	$(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/safetensors"'
 tests_fuzz_replay_safetensors_LDADD = $(DECODE_LIBS)
+
+tests_fuzz_replay_conversation_SOURCES = tests/fuzz/fuzz_conversation.c tests/fuzz/kit_tokenizer.h tests/fuzz/replay.c
+tests_fuzz_replay_conversation_CPPFLAGS = \
+	$(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/conversation"'
+tests_fuzz_replay_conversation_LDADD = $(INFER_LIBS)
+
+tests_fuzz_replay_harmony_SOURCES = tests/fuzz/fuzz_harmony.c tests/fuzz/kit_tokenizer.h tests/fuzz/replay.c
+tests_fuzz_replay_harmony_CPPFLAGS = \
+	$(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/harmony"'
+tests_fuzz_replay_harmony_LDADD = $(INFER_LIBS)
+
+tests_fuzz_replay_template_SOURCES = tests/fuzz/fuzz_template.c tests/fuzz/kit_tokenizer.h tests/fuzz/replay.c
+tests_fuzz_replay_template_CPPFLAGS = \
+	$(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/template"'
+tests_fuzz_replay_template_LDADD = $(INFER_LIBS)
+
+tests_fuzz_replay_tokenizer_SOURCES = tests/fuzz/fuzz_tokenizer.c tests/fuzz/replay.c
+tests_fuzz_replay_tokenizer_CPPFLAGS = \
+	$(AM_CPPFLAGS) -DREPLAY_CORPUS='"tests/fuzz/corpus/tokenizer"'
+tests_fuzz_replay_tokenizer_LDADD = $(INFER_LIBS)

@@ -29,6 +29,7 @@ unit_tests = \
 	tests/unit/test-safetensors \
 	tests/unit/test-tile \
 	tests/unit/test-unpack \
+	tests/unit/test-tokenizer \
 	tests/unit/test-value-statistics
 check_PROGRAMS += $(unit_tests)
 TESTS += $(unit_tests)
@@ -87,6 +88,9 @@ tests_unit_test_safetensors_LDADD = $(UNIT_LIBS)
 tests_unit_test_tile_SOURCES = fs/export/convert/tile.c tests/unit/test_tile.c
 tests_unit_test_tile_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_tile_LDADD = $(CRITERION_LIBS)
+tests_unit_test_tokenizer_SOURCES = tests/unit/test_tokenizer.c
+tests_unit_test_tokenizer_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_tokenizer_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
 
 tests_unit_test_value_statistics_SOURCES = tests/unit/test_value_statistics.c
 tests_unit_test_value_statistics_CFLAGS = $(UNIT_CFLAGS)
