@@ -1,6 +1,6 @@
 # What tells how fast it is; see bench/README.md. The programs are built with everything else, so
 # that they stay compilable.
-noinst_PROGRAMS += bench/blocks bench/codec bench/nullfs bench/reader
+noinst_PROGRAMS += bench/blocks bench/codec bench/nullfs bench/reader bench/tokenizer
 
 bench_blocks_SOURCES = bench/blocks.c
 bench_blocks_LDADD = $(DECODE_LIBS)
@@ -13,6 +13,9 @@ bench_nullfs_CFLAGS = $(AM_CFLAGS) $(FUSE_CFLAGS)
 bench_nullfs_LDADD = $(FUSE_LIBS)
 
 bench_reader_SOURCES = bench/reader.c
+
+bench_tokenizer_SOURCES = bench/tokenizer.c
+bench_tokenizer_LDADD = $(INFER_LIBS)
 
 EXTRA_DIST += \
 	bench/README.md \
@@ -30,7 +33,9 @@ EXTRA_DIST += \
 	bench/pack.py \
 	bench/reads.py \
 	bench/report.py \
-	bench/run.py
+	bench/run.py \
+	bench/tokenizer.py \
+	bench/tokenizer_worker.py
 
 # make bench BENCHFLAGS='--quick --only direct'
 .PHONY: bench

@@ -22,6 +22,7 @@ import model
 import pack
 import reads
 import report
+import tokenizer
 from bench import MEMORY_FOLDER, Bench, Skipped
 from checkpoints import MIB, bytes_needed
 from machine import Busy, describe
@@ -52,6 +53,7 @@ CASES = [
     Case("convert", exports.convert),
     Case("convert-disk", exports.convert_to_disk),
     Case("verify", exports.verify),
+    Case("tokenizer", tokenizer.tokenizer),
 ]
 
 
@@ -72,6 +74,8 @@ def parse(arguments):
                         help="a checkpoint of gpt-oss-20b's shape: 'tensorport synth --preset 20b'")
     parser.add_argument("--model-mid", type=Path, metavar="DIR",
                         help="the same with --preset mid (default: made for the run)")
+    parser.add_argument("--tokenizer", type=Path, metavar="FILE",
+                        help="a tokenizer.json (default: o200k if it is at hand, else the kit's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures")
     parser.add_argument("--plot", type=Path, metavar="FILE.png",
                         help="the ratios (needs matplotlib)")
@@ -84,7 +88,7 @@ def parse(arguments):
 def find_programs(build):
     programs = {"tensorport-mount": build / "tensorport-mount", "nullfs": build / "bench/nullfs",
                 "reader": build / "bench/reader", "codec": build / "bench/codec",
-                "blocks": build / "bench/blocks"}
+                "blocks": build / "bench/blocks", "tokenizer": build / "bench/tokenizer"}
     for path in programs.values():
         if not os.access(path, os.X_OK):
             sys.exit(f"{path} is missing: run 'make' first, or give --build-dir")
