@@ -399,13 +399,12 @@ static void put_schema(struct writer *writer, const struct tp_json *json, size_t
     struct tp_members schema;
     struct tp_json at;
     struct tp_json_string type;
-    if (!read_schema(&schema, json))
-        put(writer, "any");
-    else if (enter_array(&schema, ONE_OF, &at))
+    bool known = read_schema(&schema, json);
+    if (known && enter_array(&schema, ONE_OF, &at))
         put_alternatives(writer, at, indent);
-    else if (enter_array(&schema, TYPE, &at) && put_choices(writer, at, "", true))
+    else if (known && enter_array(&schema, TYPE, &at) && put_choices(writer, at, "", true))
         return;
-    else if (get_member_string(&schema, TYPE, &type))
+    else if (known && get_member_string(&schema, TYPE, &type))
         put_named_type(writer, &schema, &type, indent);
     else
         put(writer, "any");

@@ -313,6 +313,8 @@ static struct tp_buffer trimmed(const struct tp_message *message, bool trim)
     if (content.bytes == NULL && message->instructions != NULL)
         content = (struct tp_buffer){.bytes = message->instructions,
                                      .length = message->instructions_length};
+    if (content.bytes == NULL)
+        return (struct tp_buffer){0};
     while (trim && content.length > 0 && isspace((unsigned char)content.bytes[0])) {
         content.bytes++;
         content.length--;

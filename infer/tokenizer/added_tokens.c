@@ -123,10 +123,10 @@ static void take_spaces(const char *text, size_t length, size_t floor, struct tp
 static int stands_alone(const struct tp_added_index *index, struct tp_matcher *matcher,
                         const char *text, size_t length, const struct tp_added_match *match)
 {
-    size_t begin, end, before = match->begin;
+    size_t begin, end;
     int rc = 0;
     if (match->begin > 0) {
-        before = character_before(text, match->begin);
+        size_t before = character_before(text, match->begin);
         rc = tp_pattern_find(index->word, matcher, text + before, match->begin - before, 0, &begin,
                              &end);
     }

@@ -59,7 +59,7 @@ int tp_normalize(const struct tp_normalizer *normalizer, struct tp_matcher *matc
         text = out->bytes;
         length = out->length;
     }
-    *ret_text = text;
+    *ret_text = text != NULL ? text : "";
     *ret_length = length;
     return 0;
 }

@@ -298,6 +298,8 @@ int tp_tokenizer_encode(const struct tp_tokenizer *tokenizer, const char *text, 
     if (length > TP_ENCODE_LENGTH_MAX)
         return tp_error_set(error, -EFBIG, "expected a text of at most %d bytes, found %zu",
                             TP_ENCODE_LENGTH_MAX, length);
+    if (length == 0)
+        text = "";
     size_t valid = tp_utf8_valid(text, length);
     if (valid < length)
         return tp_error_set(error, -EILSEQ, "expected UTF-8, found byte 0x%02x at offset %zu",

@@ -14,8 +14,8 @@ int tp_tokenizer_read_pattern(const struct tp_members *members, size_t i,
     static const char *const names[] = {"String", "Regex", NULL};
     struct tp_members kind;
     char path[TP_MEMBER_PATH_MAX];
-    char *text;
-    size_t length;
+    char *text = NULL;
+    size_t length = 0;
     if (!members->present[i])
         return tp_members_mistake(members, i, "{\"String\": ...} or {\"Regex\": ...}");
     tp_members_path(members, i, path);

@@ -183,7 +183,7 @@ static int add_merge(struct tp_tokenizer *tokenizer, const struct merge_text *te
 {
     const char *bytes = text->joined.bytes;
     size_t left_length = text->left_length, length = text->joined.length;
-    uint32_t left, right, result;
+    uint32_t left = TP_TOKEN_NONE, right = TP_TOKEN_NONE, result = TP_TOKEN_NONE;
     int rc = look_up(tokenizer, bytes, left_length, &left, error);
     if (rc == 0)
         rc = look_up(tokenizer, bytes + left_length, length - left_length, &right, error);

@@ -307,8 +307,8 @@ static int read_template_part(struct tp_tokenizer *tokenizer, const struct tp_me
     static const char *const names[] = {"SpecialToken", "Sequence", NULL};
     static const char *const id_names[] = {"id", NULL};
     struct tp_members part, token;
-    char *name;
-    size_t length;
+    char *name = NULL;
+    size_t length = 0;
     int rc = tp_members_read(&part, json, "post_processor.single[]", names);
     if (rc == 0 && part.present[SPECIAL_TOKEN] == part.present[SEQUENCE])
         rc = tp_members_mistake(&part, SPECIAL_TOKEN, "SpecialToken or Sequence");
@@ -438,7 +438,7 @@ static int read_decoder(struct tp_tokenizer *tokenizer, const struct tp_json *js
     static const char *const types[] = {"Sequence", "ByteLevel", "Replace",   "ByteFallback",
                                         "Fuse",     "Strip",     "Metaspace", NULL};
     struct tp_members members;
-    struct tp_pattern *pattern;
+    struct tp_pattern *pattern = NULL;
     size_t type = 0;
     int rc =
         depth > DEPTH_MAX ? too_deep(json, path) : tp_members_read(&members, json, path, names);
