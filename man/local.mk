@@ -12,4 +12,6 @@ dist_man_MANS = \
 	man/tensorport-umount.1 \
 	man/tensorport-verify.1 \
 	man/tensorport-unpack.1 \
-	man/tensorport.1
+	man/tensorport.1 \
+	man/tpinfer-template.5 \
+	man/tpinfer-tokenize.1
