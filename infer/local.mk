@@ -26,6 +26,7 @@ libinfer_a_SOURCES = \
 	infer/tokenizer/tokenizer_json_model.c \
 	infer/tokenizer/tokenizer_json_rules.c \
 	infer/tokenizer/tokenizer_parts.h \
+	infer/tokenizer/unicode_new.c infer/tokenizer/unicode_new.h \
 	infer/tokenizer/utf8.c infer/tokenizer/utf8.h \
 	infer/tokenizer/vocabulary.c infer/tokenizer/vocabulary.h
 libinfer_a_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(PCRE2_CFLAGS) -ffp-contract=off
