@@ -1,12 +1,10 @@
 # What tells how fast it is; see bench/README.md. The programs are built with everything else, so
 # that they stay compilable.
-noinst_PROGRAMS += bench/blocks bench/codec bench/nullfs bench/reader
+noinst_PROGRAMS += bench/blocks bench/codec bench/infer_kernels bench/nullfs bench/reader \
+	bench/tokenizer bench/weights
 
 bench_blocks_SOURCES = bench/blocks.c
 bench_blocks_LDADD = $(DECODE_LIBS)
-noinst_PROGRAMS += bench/codec bench/nullfs bench/reader bench/weights
-noinst_PROGRAMS += bench/codec bench/infer_kernels bench/nullfs bench/reader
-noinst_PROGRAMS += bench/codec bench/nullfs bench/reader bench/tokenizer
 
 bench_codec_SOURCES = bench/codec.c
 bench_codec_LDADD = $(DECODE_LIBS)

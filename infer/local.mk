@@ -36,6 +36,7 @@ libinfer_a_SOURCES = \
 	infer/tokenizer/tokenizer_json_model.c \
 	infer/tokenizer/tokenizer_json_rules.c \
 	infer/tokenizer/tokenizer_parts.h \
+	infer/tokenizer/unicode_new.c infer/tokenizer/unicode_new.h \
 	infer/tokenizer/utf8.c infer/tokenizer/utf8.h \
 	infer/tokenizer/vocabulary.c infer/tokenizer/vocabulary.h \
 	infer/weights/load.c infer/weights/load.h \

@@ -10,7 +10,10 @@ dist_man_MANS = \
 	man/tensorport-run.1 \
 	man/tensorport-synth.1 \
 	man/tensorport-umount.1 \
-	man/tensorport-verify.1 \
 	man/tensorport-unpack.1 \
+	man/tensorport-verify.1 \
 	man/tensorport.1 \
+	man/tpinfer-run.1 \
+	man/tpinfer-template.5 \
+	man/tpinfer-tokenize.1 \
 	man/tpinfer.1

@@ -82,7 +82,7 @@ static int keep(const char *text, size_t length, char **target)
 static int take_channel(struct tp_buffer *text, struct tp_harmony_header *header)
 {
     static const char mark[] = "<|channel|>";
-    char *at = text->length == 0 ? NULL : memmem(text->bytes, text->length, mark, sizeof mark - 1);
+    char *at = memmem(text->bytes, text->length, mark, sizeof mark - 1);
     if (at == NULL)
         return 0;
     const char *end = text->bytes + text->length, *name = at + sizeof mark - 1, *after = name;
@@ -210,7 +210,9 @@ static int start_content(struct tp_harmony_parser *parser, bool whole)
     struct tp_buffer *text = &parser->header_text;
     size_t left = 0;
     clear_header(&parser->header);
-    int rc = tp_decoder_finish(&parser->decoder, text);
+    int rc = tp_buffer_reserve(text, 1); /* an empty header is a text, too */
+    if (rc == 0)
+        rc = tp_decoder_finish(&parser->decoder, text);
     if (rc == 0)
         rc = take_channel(text, &parser->header);
     if (rc == 0 && !whole)

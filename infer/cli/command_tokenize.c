@@ -46,7 +46,8 @@ static const struct tp_option options[] = {
                "--decode: arrays of ids); a line of output for each"},
     [CHAT] = {"chat", 0, NULL,
               "read a conversation, [{\"role\": ..., \"content\": ...}, ...], and\n"
-              "make its prompt"},
+              "print its prompt's ids; with --decode its text; with --json\n"
+              "both"},
     [TEMPLATE] = {"template", 0, "NAME",
                   "how a prompt is written: harmony (default), llama3,\n"
                   "mistral-instruct, chatml, or a file"},
@@ -121,11 +122,21 @@ static int encode(const struct command *command, const char *text, size_t length
 static int write_prompt(const struct command *command, const char *json, size_t length)
 {
     struct tp_ids ids = {0};
+    struct tp_buffer text = {0};
     int rc =
         tp_chat_text_write(command->tokenizer, &command->chat, json, length, &ids, command->error);
     if (rc == 0)
-        tp_print_ids(&ids, command->chosen[JSON]);
+        rc = tp_tokenizer_decode(command->tokenizer, ids.items, ids.n, 0, &text);
+    if (rc == 0 && command->chosen[JSON])
+        tp_print_ids_and_text(&ids, &text);
+    else if (rc == 0 && command->chosen[DECODE] && command->chosen[LINES])
+        tp_print_text_json(&text, NULL);
+    else if (rc == 0 && command->chosen[DECODE])
+        fwrite(text.bytes, 1, text.length, stdout);
+    else if (rc == 0)
+        tp_print_ids(&ids, false);
     tp_ids_clear(&ids);
+    tp_buffer_clear(&text);
     return rc;
 }
 
@@ -236,6 +247,21 @@ static int work(const struct command *command)
     return rc;
 }
 
+/* Options that say something of a conversation need one. */
+static int check_options(const struct command *command, struct tp_error *error)
+{
+    for (size_t i = TEMPLATE; i <= NO_REPLY; i++) {
+        if (command->chosen[i] && !command->chosen[CHAT])
+            return tp_error_set(error, -EINVAL, "--%s needs --chat; see '%s --help'",
+                                options[i].name, program.name);
+    }
+    if (command->chosen[CHAT] && command->chosen[PARSE])
+        return tp_error_set(error, -EINVAL,
+                            "expected --chat or --parse, found both; see '%s --help'",
+                            program.name);
+    return 0;
+}
+
 int tp_command_tokenize(int argc, char **argv)
 {
     struct tp_error error = {""};
@@ -247,6 +273,8 @@ int tp_command_tokenize(int argc, char **argv)
     if (rc == 0 && result == TP_OPTIONS_RUN && n != 1)
         rc = tp_error_set(&error, -EINVAL, "expected one MODEL, found %d; see '%s --help'", n,
                           program.name);
+    if (rc == 0 && result == TP_OPTIONS_RUN)
+        rc = check_options(&command, &error);
     if (rc < 0) {
         status = 2;
     } else if (result == TP_OPTIONS_RUN) {

@@ -160,10 +160,6 @@ int tp_added_find(const struct tp_added_index *index, struct tp_matcher *matcher
         if (rc == 0)
             continue;
         take_spaces(text, length, search->floor, &match);
-        if (match.begin < search->floor)
-            match.begin = search->floor;
-        if (match.end < match.begin)
-            match.end = match.begin;
         *search = (struct tp_added_search){at, match.end};
         *ret_match = match;
         return 1;

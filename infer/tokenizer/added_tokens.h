@@ -42,7 +42,9 @@ struct tp_added_search {
 
 struct tp_added_match {
     const struct tp_added_token *token;
-    size_t begin, end; /* with the white space that it takes */
+    /* With the white space that it takes. A token inside what the one before has taken is found
+     * all the same, as in the reference: then it begins, and may end, before that one's end. */
+    size_t begin, end;
 };
 
 /* Indexes those of `tokens` whose `normalized` is as given; they must stay where they are. -ENOMEM.

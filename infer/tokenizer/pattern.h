@@ -4,7 +4,7 @@
  * (PCRE2's \s has U+180E, which is none since Unicode 6.3), word characters, \h (a hexadecimal
  * digit there, a blank here), "$" and "^" (always of a line there). Those are rewritten; what
  * exists in only one of them, or means something else, is refused. Characters are classified
- * by the Unicode version of the PCRE2 that is installed.
+ * by the Unicode version of the PCRE2 that is installed: see unicode_new.h.
  */
 #ifndef TENSORPORT_INFER_TOKENIZER_PATTERN_H
 #define TENSORPORT_INFER_TOKENIZER_PATTERN_H

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "infer/tokenizer/unicode_new.h"
 #include "infer/tokenizer/utf8.h"
 
 const char *const tp_split_behavior_names[] = {"Isolated",       "Removed",    "MergedWithPrevious",
@@ -92,8 +93,12 @@ static int split_by_pattern(struct tp_split *split, size_t at, const char *text,
     const struct tp_pattern *pattern = split->splitter->steps[at].pattern;
     struct spans spans = {.split = split, .at = at, .text = text, .at_start = at_start};
     size_t done = 0, from = 0, begin, end;
+    const char *matched;
+    int rc = tp_unicode_substitute(text, length, &split->rewritten[at], &matched);
+    if (rc < 0)
+        return rc;
     while (from < length) {
-        int rc = tp_pattern_find(pattern, split->matcher, text, length, from, &begin, &end);
+        rc = tp_pattern_find(pattern, split->matcher, matched, length, from, &begin, &end);
         if (rc < 0)
             return rc;
         if (rc == 0)
@@ -106,7 +111,7 @@ static int split_by_pattern(struct tp_split *split, size_t at, const char *text,
         done = end;
         from = end > begin ? end : end < length ? end + tp_utf8_step(text[end]) : length;
     }
-    int rc = add_span(&spans, done, length, false);
+    rc = add_span(&spans, done, length, false);
     return rc < 0 ? rc : flush(&spans);
 }
 

@@ -58,7 +58,8 @@ struct tp_split {
     struct tp_matcher *matcher;
     tp_piece_handler *handle;
     void *context;
-    struct tp_buffer rewritten[TP_SPLITTER_STEPS_MAX]; /* start as zeros */
+    /* What each step needs for itself; they start as zeros. */
+    struct tp_buffer rewritten[TP_SPLITTER_STEPS_MAX];
 };
 void tp_split_clear(struct tp_split *split);
 

@@ -228,6 +228,12 @@ struct encoding {
     struct tp_ids *ids;
 };
 
+/* The text before a match; none if it lies in what the match before it took. */
+static size_t length_before(const struct tp_added_match *match, size_t done)
+{
+    return match->begin > done ? match->begin - done : 0;
+}
+
 static int encode_piece(void *context, const char *piece, size_t length)
 {
     struct encoding *encoding = context;
@@ -246,8 +252,8 @@ static int encode_between(struct encoding *encoding, const char *text, size_t le
                           &encoding->normalized, &text, &length);
     while (rc == 0 && (rc = tp_added_find(&tokenizer->found_after, encoding->matcher, text, length,
                                           encoding->ordinary, &search, &match)) == 1) {
-        rc =
-            tp_split_text(&encoding->split, text + done, match.begin - done, at_start && done == 0);
+        rc = tp_split_text(&encoding->split, text + done, length_before(&match, done),
+                           at_start && done == 0);
         if (rc == 0)
             rc = tp_ids_append(encoding->ids, match.token->id);
         done = match.end;
@@ -266,7 +272,7 @@ static int encode_text(struct encoding *encoding, const char *text, size_t lengt
     while (rc == 0 &&
            (rc = tp_added_find(&encoding->tokenizer->found_before, encoding->matcher, text, length,
                                encoding->ordinary, &search, &match)) == 1) {
-        rc = encode_between(encoding, text + done, match.begin - done,
+        rc = encode_between(encoding, text + done, length_before(&match, done),
                             done == 0 && !encoding->continued);
         if (rc == 0)
             rc = tp_ids_append(encoding->ids, match.token->id);

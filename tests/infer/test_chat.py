@@ -94,6 +94,18 @@ def options_of_the_system_message():
 
 
 @test
+def prompts_as_text_and_json():
+    case = CONVERSATIONS[1]
+    feed = json.dumps(case["messages"]).encode()
+    assert must("tokenize", "--chat", "--decode", TINY, input=feed).decode() == case["prompt"]
+    both = json.loads(must("tokenize", "--chat", "--json", TINY, input=feed))
+    ids = must("tokenize", "--chat", TINY, input=feed).split()
+    assert both == {"tokens": [int(word) for word in ids], "text": case["prompt"]}
+    refused("tokenize", "--effort", "low", TINY, status=2, says=["--effort needs --chat"])
+    refused("tokenize", "--chat", "--parse", TINY, status=2, says=["found both"])
+
+
+@test
 def openai_style_requests():
     tool = {"name": "f", "description": "Two\nlines.", "parameters": {"type": "object", "properties": {}}}
     wrapped = {"messages": [{"role": "developer", "instructions": "I", "tools": [{"type": "function", "function": tool}]},

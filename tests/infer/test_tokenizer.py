@@ -88,6 +88,16 @@ def other_kinds_of_files():
 
 
 @test
+def characters_newer_than_the_library():
+    """Around every range that Unicode 15 and 16 added, by tokenizers 0.23."""
+    cases = vectors("vectors-unicode16.jsonl")
+    texts = [case["text"] for case in cases]
+    assert len(cases) > 300
+    compare(ids_of(TINY, texts), [case["ids"] for case in cases], texts)
+    compare(texts_of(TINY, [case["ids"] for case in cases]), texts, texts)
+
+
+@test
 def both_spellings_of_merges():
     with scratch() as folder:
         file = json.loads((TINY / "tokenizer.json").read_text())

@@ -23,7 +23,7 @@ LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
 SPECIAL = ["<s>", "</s>", "<unk>", "<|begin_of_text|>", "<|eot_id|>", "<l>", "<r>", "<lr>", "word", "the"]
 ODD = ["", " ", "  ", "\n", " a", "a ", "  a  b  ", "▁", "▁a ▁b", "a▁▁b", "é", "e\u0301", "日本語", "👩‍💻", "\x00",
        "<0x41>", "<s>", " <s> ", "a<s>b</s>c", "<s><s>", "½⅓²", "\u180e\u0085\u2028", "don't DON'T ſ's",
-       "x = 12345 * 67.8\n\n\treturn x  \n", "l<l>l <r> r\t<lr> words word the theword", "\u00a0\u3000x"]
+       "x = 12345 * 67.8\n\n\treturn x  \n", "l<l>l <r> r\t<lr> words word the theword", "\u00a0\u3000x", "x <r>   \t  y", "<r>\t   é<lr>   <l>  "]
 
 
 def sources():
@@ -88,7 +88,8 @@ def flags(corpus):
         AddedToken("<l>", lstrip=True, special=True, normalized=False),
         AddedToken("<r>", rstrip=True, special=True), AddedToken("<lr>", lstrip=True, rstrip=True),
         AddedToken("word", single_word=True, normalized=False),
-        AddedToken("the", single_word=True, lstrip=True), AddedToken("é", normalized=False)])
+        AddedToken("the", single_word=True, lstrip=True), AddedToken("é", normalized=False),
+        AddedToken("  ", normalized=False)])
     return tokenizer
 
 

@@ -9,7 +9,7 @@ trap 'rm -rf "$root"' EXIT
 make -C "$build" --no-print-directory install DESTDIR="$root" >/dev/null
 bin=$root/usr/local/bin
 man=$root/usr/local/share/man
-for program in tensorport tensorport-mount; do
+for program in tensorport tensorport-mount tpinfer; do
     "$bin/$program" --version
     "$bin/$program" --help >/dev/null
 done

@@ -63,7 +63,7 @@ Test(utf8, repair_is_the_same_wherever_it_is_cut)
         size_t length = strlen(broken[i].bytes);
         for (size_t cut = 0; cut <= length; cut++) {
             struct tp_utf8_repair repair = {0};
-            struct tp_scratch out = {0};
+            struct tp_buffer out = {0};
             tp_utf8_repair_feed(&repair, broken[i].bytes, cut, &out);
             cr_assert_eq(tp_utf8_valid(out.bytes, out.length), out.length);
             tp_utf8_repair_feed(&repair, broken[i].bytes + cut, length - cut, &out);
@@ -84,7 +84,7 @@ Test(decoder, a_stream_equals_the_whole)
     for (size_t kind = 0; kind < 3; kind++) {
         struct tp_tokenizer *tokenizer = open_kit(kinds[kind]);
         struct tp_decoder decoder = {.tokenizer = tokenizer};
-        struct tp_scratch streamed = {0}, whole = {0};
+        struct tp_buffer streamed = {0}, whole = {0};
         struct tp_ids ids = {0};
         for (size_t i = 0; i < 20000; i++) {
             state = state * 1664525u + 1013904223u;
@@ -109,7 +109,7 @@ Test(decoder, ids_without_a_token_give_nothing)
 {
     struct tp_tokenizer *tokenizer = open_kit("tiny");
     const uint32_t ids[] = {64, 5000, UINT32_MAX, 64};
-    struct tp_scratch out = {0};
+    struct tp_buffer out = {0};
     cr_assert_eq(tp_tokenizer_decode(tokenizer, ids, 4, 0, &out), 0);
     cr_assert_eq(out.length, 2);
     cr_assert_not(tp_tokenizer_has(tokenizer, UINT32_MAX));
