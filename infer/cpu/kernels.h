@@ -30,7 +30,7 @@ enum tp_activations { TP_ACTIVATIONS_F32, TP_ACTIVATIONS_BF16 };
 
 enum {
     TP_BLOCK_COLUMNS = 32, /* what products step by; packed vectors are padded with zeros to it */
-    TP_FEW_VECTORS = 8,    /* for `few`: weights are read once for all of them */
+    TP_FEW_VECTORS = 4,    /* for `few`; more are better off with `many` */
     TP_MANY_VECTORS = 128, /* for `many` */
     TP_MANY_ROWS = 48,
     TP_MANY_SCRATCH_BYTES = 1 << 19, /* aligned to 64 */

@@ -1,4 +1,4 @@
-"""Runs clang-tidy with .clang-tidy's list over decode/ and fs/, one process for each processor.
+"""Runs clang-tidy with .clang-tidy's list over decode/, fs/ and infer/, one process for each processor.
 
     tidy.py BUILD-DIRECTORY     (for its config.h)
 """
@@ -11,7 +11,11 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 ISA_FLAGS = {"codec_avx2.c": ["-mavx2", "-mf16c", "-mfma", "-mbmi2"],
-             "codec_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]}
+             "codec_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"],
+             "kernels_avx2.c": ["-mavx2", "-mf16c", "-mfma", "-mbmi2"],
+             "kernels_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"],
+             "products_avx512_bf16.c": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq",
+                                        "-mfma", "-mavx512bf16"]}
 
 
 def tidy(path, build):
@@ -24,7 +28,7 @@ def tidy(path, build):
 
 def main():
     build = Path(sys.argv[1]).resolve()
-    paths = [p for folder in ("decode", "fs") for p in sorted((TOP / folder).rglob("*.c"))
+    paths = [p for folder in ("decode", "fs", "infer") for p in sorted((TOP / folder).rglob("*.c"))
              if p.name != "codec_neon.c"]  # for another machine
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         faults = [text for text in pool.map(lambda p: tidy(p, build), paths) if text]
