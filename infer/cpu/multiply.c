@@ -98,21 +98,20 @@ static size_t rows_of_piece(const struct tp_product *product, size_t n_threads)
 }
 
 /* Lists the pieces of a product, if `pieces` is not NULL; gives their number. Those of the same
- * vectors follow each other: what the vectors have brought into a cache serves all rows. */
+ * rows follow each other: the weights come from memory once, the vectors are in a cache. */
 static size_t list_pieces(const struct tp_product *product, size_t n_threads, struct piece *pieces)
 {
     if (product->n == 0 || product->w.rows == 0)
         return 0;
     size_t rows = rows_of_piece(product, n_threads), n = 0;
-    size_t vector_runs = divide_up(product->n, TP_MANY_VECTORS);
-    for (size_t run = 0; run < vector_runs; run++) {
-        size_t vector = product->n * run / vector_runs;
-        size_t end = product->n * (run + 1) / vector_runs;
-        for (size_t row = 0; row < product->w.rows; row += rows, n++) {
-            size_t rest = product->w.rows - row;
+    size_t runs = divide_up(product->n, TP_MANY_VECTORS);
+    for (size_t row = 0; row < product->w.rows; row += rows) {
+        size_t rest = product->w.rows - row;
+        for (size_t run = 0; run < runs; run++, n++) {
+            size_t first = product->n * run / runs, end = product->n * (run + 1) / runs;
             if (pieces != NULL)
                 pieces[n] =
-                    (struct piece){product, row, rest < rows ? rest : rows, vector, end - vector};
+                    (struct piece){product, row, rest < rows ? rest : rows, first, end - first};
         }
     }
     return n;
