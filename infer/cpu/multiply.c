@@ -6,6 +6,11 @@
  * so short that none waits for another for long. */
 enum { FEW_PIECE_BYTES = 96 << 10, FEW_ROWS_MULTIPLE = 8, MIN_PIECES_PER_THREAD = 4 };
 
+/* Up to so many vectors a piece is gone through for TP_FEW_VECTORS at a time: it comes from memory
+ * the first time and from the second cache then, which is faster than making panels; all the
+ * more where it is small. */
+enum { VECTORS_IN_PASSES = 16, VECTORS_IN_PASSES_MXFP4 = 64 };
+
 /* Rows that go together must not fall on the same sets of a cache. */
 enum { PACKED_ROW_PADDING = 192 };
 
@@ -85,10 +90,16 @@ static void pack_all(struct tp_workspace *workspace, struct multiplication *m)
 
 /* ---- sharing out ---- */
 
+static bool in_passes(const struct tp_product *product)
+{
+    bool small = product->w.type == TP_MATRIX_MXFP4;
+    return product->n <= (small ? VECTORS_IN_PASSES_MXFP4 : VECTORS_IN_PASSES);
+}
+
 /* Of few vectors the weights count, which a piece reads once; of many their number. */
 static size_t rows_of_piece(const struct tp_product *product, size_t n_threads)
 {
-    if (product->n > TP_FEW_VECTORS)
+    if (!in_passes(product))
         return TP_MANY_ROWS;
     size_t row_bytes = divide_up(tp_matrix_bytes(&product->w), product->w.rows) + 1;
     size_t by_bytes = divide_up(FEW_PIECE_BYTES, row_bytes);
@@ -129,12 +140,16 @@ static void do_piece(void *context, size_t item, size_t thread)
 
     for (size_t i = 0; i < piece->n_vectors; i++)
         y[i] = product->y + (piece->first_vector + i) * product->y_stride;
-    if (piece->n_vectors <= TP_FEW_VECTORS)
-        kernels->few(&product->w, product->bias, piece->first_row, piece->n_rows, x,
-                     piece->n_vectors, y);
-    else
+    if (!in_passes(product)) {
         kernels->many(&product->w, product->bias, piece->first_row, piece->n_rows, x,
                       piece->n_vectors, y, m->scratch + thread * TP_MANY_SCRATCH_BYTES);
+        return;
+    }
+    for (size_t i = 0; i < piece->n_vectors; i += TP_FEW_VECTORS) {
+        size_t rest = piece->n_vectors - i;
+        kernels->few(&product->w, product->bias, piece->first_row, piece->n_rows, x + i,
+                     rest < TP_FEW_VECTORS ? rest : TP_FEW_VECTORS, y + i);
+    }
 }
 
 static bool reserve(struct tp_workspace *workspace, struct multiplication *m, size_t n_pieces,
