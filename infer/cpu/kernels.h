@@ -47,6 +47,9 @@ static inline size_t tp_padded_head(size_t head_size)
 /* Rows of a matrix times vectors packed by the same table. */
 struct tp_product_kernels {
     size_t block_bytes; /* of a packed vector, for 32 columns */
+    /* Measured: up to so many vectors, `few` again and again over rows that stay in the second
+     * cache is faster than `many`; the bits are the same. */
+    size_t passes_up_to, mxfp4_passes_up_to;
 
     /* `x` [columns] into `packed`, aligned to 64. */
     void (*pack)(const float *x, size_t columns, void *packed);

@@ -7,6 +7,7 @@
 #define TILE_ROWS     6
 #define TILE_VECTORS  4
 #define FEW_ROWS(n)   ((n) <= 2 ? 8 : 4)
+#define PASSES        16, 64 /* passes_up_to, mxfp4_passes_up_to */
 #define HEADS_AT_ONCE 8
 #define MIXED_HEADS   4
 

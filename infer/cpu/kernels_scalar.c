@@ -6,6 +6,7 @@
 #define TILE_ROWS     4
 #define TILE_VECTORS  3
 #define FEW_ROWS(n)   ((n) <= 2 ? 4 : 2)
+#define PASSES        8, 8 /* passes_up_to, mxfp4_passes_up_to */
 #define HEADS_AT_ONCE 2
 #define MIXED_HEADS   2
 

@@ -49,4 +49,4 @@ static void pack(const float *x, size_t columns, void *packed)
     }
 }
 
-const struct tp_product_kernels tp_products_avx512_bf16 = {64, pack, few, many};
+const struct tp_product_kernels tp_products_avx512_bf16 = {64, 16, 32, pack, few, many};
