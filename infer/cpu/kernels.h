@@ -30,7 +30,7 @@ enum tp_activations { TP_ACTIVATIONS_F32, TP_ACTIVATIONS_BF16 };
 
 enum {
     TP_BLOCK_COLUMNS = 32, /* what products step by; packed vectors are padded with zeros to it */
-    TP_FEW_VECTORS = 8,    /* for `few`: weights are read once for all of them */
+    TP_FEW_VECTORS = 4,    /* for `few`; more are better off with `many` */
     TP_MANY_VECTORS = 128, /* for `many` */
     TP_MANY_ROWS = 48,
     TP_MANY_SCRATCH_BYTES = 1 << 19, /* aligned to 64 */
@@ -47,6 +47,9 @@ static inline size_t tp_padded_head(size_t head_size)
 /* Rows of a matrix times vectors packed by the same table. */
 struct tp_product_kernels {
     size_t block_bytes; /* of a packed vector, for 32 columns */
+    /* Measured: up to so many vectors, `few` again and again over rows that stay in the second
+     * cache is faster than `many`; the bits are the same. */
+    size_t passes_up_to, mxfp4_passes_up_to;
 
     /* `x` [columns] into `packed`, aligned to 64. */
     void (*pack)(const float *x, size_t columns, void *packed);

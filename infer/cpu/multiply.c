@@ -85,10 +85,20 @@ static void pack_all(struct tp_workspace *workspace, struct multiplication *m)
 
 /* ---- sharing out ---- */
 
-/* Of few vectors the weights count, which a piece reads once; of many their number. */
-static size_t rows_of_piece(const struct tp_product *product, size_t n_threads)
+/* Whether a piece is gone through for TP_FEW_VECTORS at a time: it comes from memory the first
+ * time and from the second cache then. */
+static bool in_passes(const struct multiplication *m, const struct tp_product *product)
 {
-    if (product->n > TP_FEW_VECTORS)
+    const struct tp_product_kernels *kernels = kernels_of(m, form_of(m, product));
+    return product->n <= (product->w.type == TP_MATRIX_MXFP4 ? kernels->mxfp4_passes_up_to
+                                                             : kernels->passes_up_to);
+}
+
+/* Of few vectors the weights count, which a piece reads once; of many their number. */
+static size_t rows_of_piece(const struct multiplication *m, const struct tp_product *product,
+                            size_t n_threads)
+{
+    if (!in_passes(m, product))
         return TP_MANY_ROWS;
     size_t row_bytes = divide_up(tp_matrix_bytes(&product->w), product->w.rows) + 1;
     size_t by_bytes = divide_up(FEW_PIECE_BYTES, row_bytes);
@@ -98,21 +108,21 @@ static size_t rows_of_piece(const struct tp_product *product, size_t n_threads)
 }
 
 /* Lists the pieces of a product, if `pieces` is not NULL; gives their number. Those of the same
- * vectors follow each other: what the vectors have brought into a cache serves all rows. */
-static size_t list_pieces(const struct tp_product *product, size_t n_threads, struct piece *pieces)
+ * rows follow each other: the weights come from memory once, the vectors are in a cache. */
+static size_t list_pieces(const struct multiplication *m, const struct tp_product *product,
+                          size_t n_threads, struct piece *pieces)
 {
     if (product->n == 0 || product->w.rows == 0)
         return 0;
-    size_t rows = rows_of_piece(product, n_threads), n = 0;
-    size_t vector_runs = divide_up(product->n, TP_MANY_VECTORS);
-    for (size_t run = 0; run < vector_runs; run++) {
-        size_t vector = product->n * run / vector_runs;
-        size_t end = product->n * (run + 1) / vector_runs;
-        for (size_t row = 0; row < product->w.rows; row += rows, n++) {
-            size_t rest = product->w.rows - row;
+    size_t rows = rows_of_piece(m, product, n_threads), n = 0;
+    size_t runs = divide_up(product->n, TP_MANY_VECTORS);
+    for (size_t row = 0; row < product->w.rows; row += rows) {
+        size_t rest = product->w.rows - row;
+        for (size_t run = 0; run < runs; run++, n++) {
+            size_t first = product->n * run / runs, end = product->n * (run + 1) / runs;
             if (pieces != NULL)
                 pieces[n] =
-                    (struct piece){product, row, rest < rows ? rest : rows, vector, end - vector};
+                    (struct piece){product, row, rest < rows ? rest : rows, first, end - first};
         }
     }
     return n;
@@ -130,12 +140,16 @@ static void do_piece(void *context, size_t item, size_t thread)
 
     for (size_t i = 0; i < piece->n_vectors; i++)
         y[i] = product->y + (piece->first_vector + i) * product->y_stride;
-    if (piece->n_vectors <= TP_FEW_VECTORS)
-        kernels->few(&product->w, product->bias, piece->first_row, piece->n_rows, x,
-                     piece->n_vectors, y);
-    else
+    if (!in_passes(m, product)) {
         kernels->many(&product->w, product->bias, piece->first_row, piece->n_rows, x,
                       piece->n_vectors, y, m->scratch + thread * TP_MANY_SCRATCH_BYTES);
+        return;
+    }
+    for (size_t i = 0; i < piece->n_vectors; i += TP_FEW_VECTORS) {
+        size_t rest = piece->n_vectors - i;
+        kernels->few(&product->w, product->bias, piece->first_row, piece->n_rows, x + i,
+                     rest < TP_FEW_VECTORS ? rest : TP_FEW_VECTORS, y + i);
+    }
 }
 
 static bool reserve(struct tp_workspace *workspace, struct multiplication *m, size_t n_pieces,
@@ -173,13 +187,13 @@ int tp_multiply(struct tp_workspace *workspace, const struct tp_vectors *vectors
         .kernels = workspace->kernels, .vectors = vectors, .activations = activations};
     size_t n_threads = tp_pool_threads(workspace->pool), n_pieces = 0;
     for (size_t i = 0; i < n; i++)
-        n_pieces += list_pieces(&products[i], n_threads, NULL);
+        n_pieces += list_pieces(&m, &products[i], n_threads, NULL);
     if (n_pieces == 0)
         return 0;
     if (!reserve(workspace, &m, n_pieces, products, n))
         return -ENOMEM;
     for (size_t i = 0, at = 0; i < n; i++)
-        at += list_pieces(&products[i], n_threads, m.pieces + at);
+        at += list_pieces(&m, &products[i], n_threads, m.pieces + at);
     point_at_packed(&m);
     pack_all(workspace, &m);
     tp_pool_run(workspace->pool, n_pieces, do_piece, &m);

@@ -1,15 +1,15 @@
 #include "infer/cpu/mxfp4_tables.h"
 
 /* (1 + half / 2) * 2^(scale - 127 + exponent). */
-#define MAGNITUDE(scale, exponent, half)                                                           \
-    ((scale) == 255               ? 0x7fc00000u                                                    \
-     : (scale) + (exponent) > 254 ? 0x7f800000u                                                    \
-     : (scale) + (exponent) > 0   ? (unsigned)((scale) + (exponent)) << 23 | (half) << 22          \
-     : (scale) + (exponent) == 0  ? (2u + (half)) << 21                                            \
+#define MAGNITUDE(scale, exponent, half)                                                            \
+    ((scale) == 255               ? 0x7fc00000u                                                     \
+     : (scale) + (exponent) > 254 ? 0x7f800000u                                                     \
+     : (scale) + (exponent) > 0   ? (unsigned)((scale) + (exponent)) << 23 | (unsigned)(half) << 22 \
+     : (scale) + (exponent) == 0  ? (2u + (half)) << 21                                             \
                                   : 1u << 21)
 #define ZERO(scale) ((scale) == 255 ? 0x7fc00000u : 0u)
 #define NUMBER(scale, exponent, half, sign, shift)                                                 \
-    ((MAGNITUDE(scale, exponent, half) | (scale != 255 ? (sign) : 0)) >> (shift))
+    ((MAGNITUDE(scale, exponent, half) | ((scale) != 255 ? (sign) : 0)) >> (shift))
 
 /* 0, 0.5, 1, 1.5, 2, 3, 4, 6. */
 #define EIGHT(scale, sign, shift)                                                                  \

@@ -31,21 +31,22 @@ struct worker {
 };
 
 struct tp_pool {
+    _Alignas(CACHE_LINE) _Atomic uint32_t run; /* a futex; a new number starts a run */
+    _Atomic uint32_t n_sleeping;               /* workers that wait for it in the kernel */
+
     /* The run: written by the caller between runs, read by who has taken an item of it. */
     tp_pool_fn *work;
     void *context;
 
-    _Alignas(CACHE_LINE) _Atomic uint32_t run; /* a futex; a new number starts a run */
-    _Atomic uint32_t n_sleeping;               /* workers that wait for it in the kernel */
-    atomic_bool stopping;
-    _Alignas(CACHE_LINE) _Atomic uint32_t n_left; /* a futex: items not done yet */
-    atomic_bool caller_sleeps;
-
     size_t n_threads;
-    bool pinned;
-    cpu_set_t callers_set;  /* before pinning */
     struct worker *workers; /* [n_threads]; the first is the caller and has no thread */
     struct share *shares;   /* [n_threads] */
+    cpu_set_t callers_set;  /* before pinning */
+    bool pinned;
+    atomic_bool stopping;
+
+    atomic_bool caller_sleeps;
+    _Alignas(CACHE_LINE) _Atomic uint32_t n_left; /* a futex: items not done yet */
 };
 
 static long futex(_Atomic uint32_t *word, int operation, uint32_t value)
@@ -253,10 +254,12 @@ int tp_pool_new(size_t n_threads, bool pin_threads, struct tp_pool **ret_pool,
                 struct tp_error *error)
 {
     size_t n = n_threads > 0 ? n_threads : tp_cores(NULL);
+    if (n > TP_POOL_MAX_THREADS)
+        return tp_error_set(error, -EINVAL, "%zu threads are too many; the most is %d", n,
+                            TP_POOL_MAX_THREADS);
     struct tp_pool *pool = aligned_alloc(CACHE_LINE, sizeof *pool);
     struct worker *workers = calloc(n, sizeof *workers);
-    struct share *shares =
-        n > SIZE_MAX / sizeof *shares ? NULL : aligned_alloc(CACHE_LINE, n * sizeof *shares);
+    struct share *shares = aligned_alloc(CACHE_LINE, n * sizeof *shares);
     if (pool == NULL || workers == NULL || shares == NULL) {
         free(pool);
         free(workers);

@@ -15,6 +15,8 @@
 
 #include "decode/error.h"
 
+enum { TP_POOL_MAX_THREADS = 4096 };
+
 struct tp_pool;
 
 /* Does item `item`. `thread`, 0 to tp_pool_threads() - 1, chooses scratch memory and nothing else:
@@ -23,7 +25,8 @@ typedef void tp_pool_fn(void *context, size_t item, size_t thread);
 
 /* `n_threads` threads, the caller's included; 0: one for each physical core that this process may
  * use. `pin` keeps each of them, the caller's too, on a processor of its own until the pool is
- * freed. -EAGAIN or -ENOMEM when there is no room for them. */
+ * freed. -EINVAL for more than TP_POOL_MAX_THREADS, -EAGAIN or -ENOMEM when there is no room for
+ * them. */
 int tp_pool_new(size_t n_threads, bool pin, struct tp_pool **ret_pool, struct tp_error *error);
 void tp_pool_free(struct tp_pool *pool);
 

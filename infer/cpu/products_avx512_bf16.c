@@ -5,10 +5,11 @@
 #include "infer/cpu/lanes_avx512.h"
 #include "infer/cpu/mxfp4_tables.h"
 
-#define PRODUCT_PARTS     1
-#define TILE_ROWS         6
-#define TILE_VECTORS      4
-#define FEW_ROWS(type, n) ((n) > 6 ? 3 : (n) > 2 || (type) != TP_MATRIX_MXFP4 ? 4 : 8)
+#define PRODUCT_PARTS 1
+#define PANEL_BLOCKS  48
+#define TILE_ROWS     6
+#define TILE_VECTORS  4
+#define FEW_ROWS(n)   ((n) <= 2 ? 8 : 4)
 typedef __m512i product_vector;
 
 /* The lookup heeds the low five bits of an index; the table has each code twice, so that the bit
@@ -48,4 +49,4 @@ static void pack(const float *x, size_t columns, void *packed)
     }
 }
 
-const struct tp_product_kernels tp_products_avx512_bf16 = {64, pack, few, many};
+const struct tp_product_kernels tp_products_avx512_bf16 = {64, 16, 32, pack, few, many};

@@ -83,11 +83,11 @@ static void check_against_double(struct tp_workspace *workspace, const struct tp
 
 static const size_t odd_columns[] = {1, 2, 31, 32, 33, 64, 95, 100, 1024, 1056, 1100};
 static const size_t odd_rows[] = {1, 3, 8, 50};
-static const size_t odd_counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 31, 70};
+static const size_t odd_counts[] = {1, 2, 3, 4, 5, 7, 11, 16, 17, 18, 31, 65, 70, 150};
 
 static void check_shape(struct tp_workspace *workspace, const struct tp_matrix *w)
 {
-    enum { MOST = 70 };
+    enum { MOST = 150 };
     float *x = random_floats(MOST * w->columns, 3), *bias = random_floats(w->rows, 4);
     float *y = malloc(MOST * w->rows * sizeof *y), *alone = malloc(w->rows * sizeof *y);
     for (int activations = TP_ACTIVATIONS_F32; activations <= TP_ACTIVATIONS_BF16; activations++) {

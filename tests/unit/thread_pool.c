@@ -117,7 +117,7 @@ static void test_impossible(void)
     struct tp_pool *pool = NULL;
     struct tp_error error = {""};
     int rc = tp_pool_new(SIZE_MAX, false, &pool, &error);
-    report(rc == -ENOMEM && pool == NULL && error.text[0] != '\0', "too many to count", 0);
+    report(rc == -EINVAL && pool == NULL && error.text[0] != '\0', "too many", 0);
 }
 
 int main(void)
