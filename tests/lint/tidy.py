@@ -13,7 +13,9 @@ TOP = Path(__file__).resolve().parents[2]
 AVX2 = ["-mavx2", "-mf16c", "-mfma", "-mbmi2"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
 ISA_FLAGS = {"bitshuffle_avx2.c": AVX2, "bitshuffle_avx512.c": AVX512,
-             "codec_avx2.c": AVX2, "codec_avx512.c": AVX512}
+             "codec_avx2.c": AVX2, "codec_avx512.c": AVX512,
+             "kernels_avx2.c": AVX2, "kernels_avx512.c": [*AVX512, "-mfma"],
+             "products_avx512_bf16.c": [*AVX512, "-mfma", "-mavx512bf16"]}
 
 
 def tidy(path, build):
