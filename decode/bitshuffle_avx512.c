@@ -100,27 +100,12 @@ INLINE void write_elements(const uint8_t *rows, size_t step, uint8_t *target, si
 
 #include "decode/bitshuffle_loops.inc"
 
-/* The width is a constant in each call, and everything above melts into it. */
 void tp_bitshuffle_avx512(const uint8_t *source, uint8_t *target, size_t n, size_t width)
 {
-    if (width == 1)
-        shuffle(source, target, n, 1);
-    else if (width == 2)
-        shuffle(source, target, n, 2);
-    else if (width == 4)
-        shuffle(source, target, n, 4);
-    else
-        shuffle(source, target, n, 8);
+    shuffle_any(source, target, n, width);
 }
 
 void tp_bitunshuffle_avx512(const uint8_t *source, uint8_t *target, size_t n, size_t width)
 {
-    if (width == 1)
-        unshuffle(source, target, n, 1);
-    else if (width == 2)
-        unshuffle(source, target, n, 2);
-    else if (width == 4)
-        unshuffle(source, target, n, 4);
-    else
-        unshuffle(source, target, n, 8);
+    unshuffle_any(source, target, n, width);
 }

@@ -3,6 +3,7 @@ noinst_LIBRARIES += libfs.a
 # Everything but FUSE: what the mount and the exports share.
 libfs_a_SOURCES = \
 	fs/base/bytes.c fs/base/bytes.h \
+	fs/base/clock.h \
 	fs/base/gate.c fs/base/gate.h \
 	fs/base/io.c fs/base/io.h \
 	fs/base/json_text.c fs/base/json_text.h \

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fs/base/clock.h"
 #include "fs/base/json_text.h"
 
 enum {
@@ -47,13 +48,6 @@ struct tp_progress {
     char item[ITEM_MAX];
     size_t item_length;
 };
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 void tp_format_bytes(double bytes, char text[TP_AMOUNT_MAX])
 {
@@ -195,7 +189,8 @@ static void print_json(struct tp_progress *progress, double seconds, uint64_t do
 static void draw(struct tp_progress *progress, const char *item, size_t item_length)
 {
     uint64_t done = atomic_load_explicit(&progress->done, memory_order_relaxed);
-    double seconds = now() - progress->start, per_second = rate(progress, seconds, done);
+    double seconds = tp_clock_seconds() - progress->start,
+           per_second = rate(progress, seconds, done);
     if (done > progress->total)
         done = progress->total;
     if (progress->style == TP_PROGRESS_BAR)
@@ -246,7 +241,7 @@ struct tp_progress *tp_progress_start(enum tp_progress_style style, const char *
         return NULL;
     progress->style = style;
     progress->total = total;
-    progress->start = now();
+    progress->start = tp_clock_seconds();
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);

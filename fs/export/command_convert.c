@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "fs/base/clock.h"
 #include "fs/base/json_text.h"
 #include "fs/base/options.h"
 #include "fs/base/stop.h"
@@ -18,8 +18,6 @@
 #include "fs/export/convert/formats.h"
 #include "fs/view/arguments.h"
 
-enum { WORKERS_MAX = 256 };
-
 struct command {
     struct tp_view_arguments view;
     const char *input, *output;
@@ -29,7 +27,7 @@ struct command {
     bool resume, dry_run, quiet, no_checksum, sha256;
     enum tp_progress_style progress;
     struct tp_stop stop;
-    struct timespec start;
+    double start; /* tp_clock_seconds() */
 };
 
 static const struct tp_option options[] = {
@@ -74,7 +72,7 @@ static int handle_own(struct command *command, const char *name, const char *val
         rc = tp_parse_choice(value, tp_export_format_names, &index, error);
         command->format = (enum tp_export_format)index;
     } else if (strcmp(name, "workers") == 0) {
-        rc = tp_parse_unsigned(value, 1, WORKERS_MAX, &command->workers, error);
+        rc = tp_parse_unsigned(value, 1, TP_WORKERS_MAX, &command->workers, error);
     } else if (strcmp(name, "resume") == 0) {
         command->resume = true;
     } else if (strcmp(name, "checksum") == 0) {
@@ -117,13 +115,6 @@ static int take_arguments(struct command *command, int argc, char **argv, struct
     if (command->output == NULL)
         command->output = *argv;
     return 0;
-}
-
-static double seconds_since(struct timespec start)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)(now.tv_sec - start.tv_sec) + 1e-9 * (double)(now.tv_nsec - start.tv_nsec);
 }
 
 /* ---- the options that decide the bytes, for the journal and for people ---- */
@@ -189,7 +180,7 @@ static void print_summary(const struct command *command, const struct tp_export_
 {
     char in[TP_AMOUNT_MAX], out[TP_AMOUNT_MAX], rate[TP_AMOUNT_MAX], memory[TP_AMOUNT_MAX];
     const struct tp_view *view = plan->view;
-    double seconds = seconds_since(command->start);
+    double seconds = tp_clock_seconds() - command->start;
     tp_format_bytes((double)bytes_in(view), in);
     tp_format_bytes((double)plan->total, out);
     tp_format_bytes((double)plan->total / seconds, rate);
@@ -215,7 +206,7 @@ static void print_json_summary(const struct command *command, const struct tp_ex
     tp_json_add_unsigned(object, "parameters", plan->view->total_parameters);
     tp_json_add_unsigned(object, "bytes_read", bytes_in(plan->view));
     tp_json_add_unsigned(object, "bytes_written", plan->total);
-    cJSON_AddNumberToObject(object, "seconds", seconds_since(command->start));
+    cJSON_AddNumberToObject(object, "seconds", tp_clock_seconds() - command->start);
     tp_json_add_unsigned(object, "peak_memory", peak_memory());
     tp_json_add_unsigned(object, "files_kept", totals->n_kept);
     tp_json_add_unsigned(object, "files_redone", totals->n_redone);
@@ -315,7 +306,7 @@ static int convert(struct command *command, struct tp_error *error)
 
 static int run(struct command *command, struct tp_error *error)
 {
-    clock_gettime(CLOCK_MONOTONIC, &command->start);
+    command->start = tp_clock_seconds();
     if (!command->precision_given)
         command->view.view.precision = tp_export_default_precision(command->format);
     if (command->workers == 0)

@@ -62,21 +62,10 @@ static int handle_option(void *context, const struct tp_option *option, const ch
     return 0;
 }
 
-/* "13.8 GB" */
-static const char *format_bytes(uint64_t bytes, char room[32])
+/* For use inside a call of printf(). */
+static const char *format_bytes(uint64_t bytes, char room[TP_AMOUNT_MAX])
 {
-    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
-    double value = (double)bytes;
-    size_t unit = 0;
-    while (value >= 999.5 && unit + 1 < sizeof units / sizeof *units) {
-        value /= 1000;
-        unit++;
-    }
-    snprintf(room, 32,
-             unit == 0 || value >= 99.95 ? "%.0f %s"
-             : value >= 9.995            ? "%.1f %s"
-                                         : "%.2f %s",
-             value, units[unit]);
+    tp_format_bytes((double)bytes, room);
     return room;
 }
 

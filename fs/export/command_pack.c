@@ -2,8 +2,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
+#include "fs/base/clock.h"
 #include "fs/base/json_text.h"
 #include "fs/base/options.h"
 #include "fs/base/workers.h"
@@ -64,13 +64,6 @@ static int handle_option(void *context, const struct tp_option *option, const ch
     return rc;
 }
 
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 static void print_summary(const struct command *command, const struct tp_pack_summary *summary,
                           double seconds)
 {
@@ -110,7 +103,7 @@ static int run(struct command *command)
 {
     struct tp_pack_summary summary;
     struct tp_error error = {""};
-    double start = now();
+    double start = tp_clock_seconds();
     command->log = (struct tp_log){.program = command->program->name,
                                    .level = command->quiet ? TP_LOG_ERROR : TP_LOG_WARNING};
     command->options.log = &command->log;
@@ -126,9 +119,9 @@ static int run(struct command *command)
         return 1;
     }
     if (!command->quiet && command->options.progress == TP_PROGRESS_JSON)
-        print_json_summary(&summary, now() - start);
+        print_json_summary(&summary, tp_clock_seconds() - start);
     else if (!command->quiet)
-        print_summary(command, &summary, now() - start);
+        print_summary(command, &summary, tp_clock_seconds() - start);
     return 0;
 }
 

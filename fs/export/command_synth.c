@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "fs/base/clock.h"
 #include "fs/base/options.h"
 #include "fs/base/stop.h"
 #include "fs/export/synth/synth.h"
@@ -19,7 +19,7 @@ struct command {
     const char **settings; /* as many as argv has room for */
     bool quiet;
     bool show_progress; /* stderr is a terminal */
-    struct timespec start;
+    double start;       /* tp_clock_seconds() */
     struct tp_stop stop;
 };
 
@@ -97,13 +97,6 @@ static int fail(const struct tp_error *error, int status)
     return status;
 }
 
-static double seconds_since(struct timespec start)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)(now.tv_sec - start.tv_sec) + 1e-9 * (double)(now.tv_nsec - start.tv_nsec);
-}
-
 /* A tp_synth_report. */
 static int report(void *context, uint64_t done, uint64_t total)
 {
@@ -111,7 +104,7 @@ static int report(void *context, uint64_t done, uint64_t total)
     if (tp_stop_is_wanted(&command->stop))
         return -EINTR;
     if (command->show_progress) {
-        double seconds = seconds_since(command->start);
+        double seconds = tp_clock_seconds() - command->start;
         fprintf(stderr, "\r%s: %3.0f %%, %.1f of %.1f GB, %.2f GB/s ", command->options.output,
                 100.0 * (double)done / (double)total, 1e-9 * (double)done, 1e-9 * (double)total,
                 seconds > 0 ? 1e-9 * (double)done / seconds : 0.0);
@@ -144,14 +137,14 @@ static int run(struct command *command, int argc, char **argv)
     command->options.report = report;
     command->options.report_context = command;
     command->show_progress = !command->quiet && isatty(STDERR_FILENO);
-    clock_gettime(CLOCK_MONOTONIC, &command->start);
+    command->start = tp_clock_seconds();
     int rc = write_checkpoint(command, &summary, &error);
     if (rc < 0)
         return fail(&error, rc == -EINVAL ? 2 : 1);
     if (!command->quiet)
         printf("%s: %zu tensors, %" PRIu64 " bytes in %zu file%s, %.1f s\n", argv[0],
                summary.n_tensors, summary.bytes, summary.n_files, summary.n_files == 1 ? "" : "s",
-               seconds_since(command->start));
+               tp_clock_seconds() - command->start);
     return 0;
 }
 

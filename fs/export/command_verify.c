@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "fs/base/bytes.h"
+#include "fs/base/clock.h"
 #include "fs/base/json_text.h"
 #include "fs/base/options.h"
 #include "fs/base/workers.h"
@@ -21,7 +21,7 @@ struct command {
     uint64_t workers;
     enum tp_progress_style progress;
     bool as_json, quiet;
-    struct timespec start;
+    double start; /* tp_clock_seconds() */
 };
 
 static const struct tp_option options[] = {
@@ -66,13 +66,6 @@ static int handle_option(void *context, const struct tp_option *option, const ch
     return rc;
 }
 
-static double seconds_since(struct timespec start)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)(now.tv_sec - start.tv_sec) + 1e-9 * (double)(now.tv_nsec - start.tv_nsec);
-}
-
 /* ---- for people ---- */
 
 static const char *checksum_names(const struct tp_verified *verified)
@@ -101,7 +94,7 @@ static void print_summary(const struct command *command, const char *folder,
                           struct tp_verified *verified)
 {
     char amount[TP_AMOUNT_MAX], rate[TP_AMOUNT_MAX];
-    double seconds = seconds_since(command->start);
+    double seconds = tp_clock_seconds() - command->start;
     struct tp_error name;
     tp_error_format(&name, "%s", folder);
     tp_format_bytes((double)verified->bytes, amount);
@@ -145,7 +138,7 @@ static int print_json(const struct command *command, const char *folder,
     tp_json_add_unsigned(object, "tensors", verified->manifest.n_tensors);
     tp_json_add_unsigned(object, "files", verified->n_files);
     tp_json_add_unsigned(object, "bytes", verified->bytes);
-    cJSON_AddNumberToObject(object, "seconds", seconds_since(command->start));
+    cJSON_AddNumberToObject(object, "seconds", tp_clock_seconds() - command->start);
     cJSON *checksums = cJSON_AddArrayToObject(object, "checksums");
     if (verified->has_xxh3)
         cJSON_AddItemToArray(checksums, cJSON_CreateString("XXH3SUMS"));
@@ -177,7 +170,7 @@ static int print_packed_json(const struct command *command, const char *folder,
     tp_json_add_unsigned(object, "files", verified->summary.n_packed);
     tp_json_add_unsigned(object, "bytes", verified->summary.packed_bytes);
     tp_json_add_unsigned(object, "bytes_original", verified->summary.original_bytes);
-    cJSON_AddNumberToObject(object, "seconds", seconds_since(command->start));
+    cJSON_AddNumberToObject(object, "seconds", tp_clock_seconds() - command->start);
     tp_faults_add_json(&verified->faults, object);
     char *text = cJSON_GetArraySize(object) == FIELDS ? cJSON_PrintUnformatted(object) : NULL;
     cJSON_Delete(object);
@@ -192,7 +185,7 @@ static void print_packed_summary(const struct command *command, const char *fold
                                  struct tp_verified_packed *verified)
 {
     char original[TP_AMOUNT_MAX], packed[TP_AMOUNT_MAX], rate[TP_AMOUNT_MAX];
-    double seconds = seconds_since(command->start);
+    double seconds = tp_clock_seconds() - command->start;
     struct tp_error name;
     tp_error_format(&name, "%s", folder);
     tp_format_bytes((double)verified->summary.original_bytes, original);
@@ -266,7 +259,7 @@ static int run(struct command *command, const char *folder, struct tp_error *err
 {
     const struct tp_log log = {.program = program.name, .level = TP_LOG_WARNING};
     struct tp_verified verified;
-    clock_gettime(CLOCK_MONOTONIC, &command->start);
+    command->start = tp_clock_seconds();
     const struct tp_verify_options verify = {
         .folder = folder,
         .source = command->source,

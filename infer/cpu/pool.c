@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "fs/base/clock.h"
 #include "infer/cpu/cores.h"
 
 /* A share is one word, so that taking an item is one compare-and-swap which fails when the run
@@ -98,13 +98,6 @@ static inline void pause_briefly(void)
 #endif
 }
 
-static int64_t microseconds(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000 + time.tv_nsec / 1000;
-}
-
 /* Spins while *word is (or, for `until`, is not) `value`; false when it took too long. */
 static bool spin(_Atomic uint32_t *word, uint32_t value, bool until)
 {
@@ -112,7 +105,7 @@ static bool spin(_Atomic uint32_t *word, uint32_t value, bool until)
     for (unsigned i = 0; (atomic_load_explicit(word, memory_order_acquire) == value) != until;
          i++) {
         if (i % PAUSES_PER_LOOK_AT_CLOCK == PAUSES_PER_LOOK_AT_CLOCK - 1) {
-            int64_t now = microseconds();
+            int64_t now = tp_clock_nanoseconds() / 1000;
             end = end == 0 ? now + SPIN_MICROSECONDS : end;
             if (now > end)
                 return false;

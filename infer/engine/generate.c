@@ -3,7 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "fs/base/clock.h"
 
 struct generation {
     const struct tp_backend_kind *kind;
@@ -14,13 +15,6 @@ struct generation {
     struct tp_sampler *sampler;
     float *logits; /* [vocabulary] of the last token */
 };
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 static int step(struct generation *g, const uint32_t *tokens, size_t n, bool wants_logits,
                 struct tp_error *error)
@@ -89,14 +83,14 @@ static int generate(struct generation *g, size_t context_length, const uint32_t 
                     size_t n_prompt, tp_generate_token_fn *take, void *context,
                     struct tp_generate_report *report, struct tp_error *error)
 {
-    double start = now();
+    double start = tp_clock_seconds();
     int rc = take_in(g, prompt, n_prompt, error);
-    double middle = now();
+    double middle = tp_clock_seconds();
     if (rc == 0)
         rc = go_on(g, context_length, take, context, report, error);
     report->n_prompt = n_prompt;
     report->prompt_seconds = middle - start;
-    report->decode_seconds = now() - middle;
+    report->decode_seconds = tp_clock_seconds() - middle;
     return rc;
 }
 

@@ -6,10 +6,10 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fs/base/bytes.h"
+#include "fs/base/clock.h"
 #include "fs/base/io.h"
 #include "fs/base/workers.h"
 
@@ -166,13 +166,6 @@ static int place(struct tp_weights_view *view, struct tp_error *error)
     return 0;
 }
 
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 int tp_weights_view_load(struct tp_weights_view *view, enum tp_placement placement,
                          size_t n_workers, enum tp_progress_style progress,
                          struct tp_load_report *ret_report, struct tp_error *error)
@@ -183,7 +176,7 @@ int tp_weights_view_load(struct tp_weights_view *view, enum tp_placement placeme
         .error = error,
         .lock = PTHREAD_MUTEX_INITIALIZER,
     };
-    double start = now();
+    double start = tp_clock_seconds();
     int rc = loading.copy ? place(view, error) : 0;
     if (rc < 0)
         return rc;
@@ -197,7 +190,7 @@ int tp_weights_view_load(struct tp_weights_view *view, enum tp_placement placeme
     *ret_report = (struct tp_load_report){
         .bytes = view->total_bytes,
         .private_bytes = view->memory_length,
-        .seconds = now() - start,
+        .seconds = tp_clock_seconds() - start,
     };
     return 0;
 }

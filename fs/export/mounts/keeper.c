@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fs/base/clock.h"
 #include "fs/base/mounts.h"
 #include "fs/export/mounts/mount_users.h"
 
@@ -209,18 +210,12 @@ static void unmount_lazily(const struct keeper *keeper)
     say(text.text);
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
-}
-
 /* The daemon ends by itself once the kernel has let go of its mount; with `force`, at last by
  * SIGKILL. */
 static void wait_for_daemon(struct keeper *keeper, bool force)
 {
-    for (int64_t end = now_ms() + END_PATIENCE_MS; !keeper->ended && now_ms() < end;)
+    for (int64_t end = tp_clock_nanoseconds() / 1000000 + END_PATIENCE_MS;
+         !keeper->ended && tp_clock_nanoseconds() / 1000000 < end;)
         wait_for_event(keeper, POLL_MS);
     if (!keeper->ended && force)
         kill(keeper->daemon, SIGKILL);

@@ -10,9 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "fs/base/clock.h"
 #include "fs/base/mounts.h"
 
 const char *const tp_mount_state_names[] = {"live", "dead", "stuck", "private", NULL};
@@ -84,13 +84,6 @@ static void take(struct question *question)
     question->child = 0;
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
-}
-
 /* Until all have answered or the time is up. */
 static void collect(struct question *questions, struct pollfd *wanted, size_t n, int64_t deadline)
 {
@@ -100,7 +93,7 @@ static void collect(struct question *questions, struct pollfd *wanted, size_t n,
             wanted[i] = (struct pollfd){.fd = questions[i].pipe, .events = POLLIN};
             any |= questions[i].pipe >= 0;
         }
-        int64_t left = deadline - now_ms();
+        int64_t left = deadline - tp_clock_nanoseconds() / 1000000;
         if (!any || left <= 0 || (poll(wanted, n, (int)left) < 0 && errno != EINTR))
             return;
         for (size_t i = 0; i < n; i++) {
@@ -141,7 +134,7 @@ int tp_mount_probe(struct tp_mount_probe *probes, size_t n, int timeout_ms)
     for (; rc == 0 && started < n; started += rc == 0)
         rc = start(&questions[started], probes[started].path);
     if (rc == 0)
-        collect(questions, wanted, n, now_ms() + timeout_ms);
+        collect(questions, wanted, n, tp_clock_nanoseconds() / 1000000 + timeout_ms);
     for (size_t i = 0; i < started; i++) {
         if (rc == 0)
             judge(&questions[i], &probes[i]);
