@@ -260,9 +260,17 @@ def scratch():
         _live_folders.discard(folder)
 
 
+def _need_programs():
+    """Before anything is made where the programs should be: that might be the source tree."""
+    if not (BUILD / "tensorport-mount").exists():
+        print(f"Bail out! no tensorport-mount in {BUILD}: TP_TEST_BUILDDIR names its folder")
+        sys.exit(1)
+
+
 def checkpoint(name):
     """The folder of the kit's checkpoint `name` (tiny, small, mid, llama, mistral), made when it is
     first asked for; it is there in full or not at all, and is what the goldens belong to."""
+    _need_programs()
     folder = BUILD / "tests" / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     made = folder / name
@@ -330,9 +338,7 @@ def _run(function, limit):
 
 def main():
     """Runs the registered tests, or those named on the command line, and exits."""
-    if not (BUILD / "tensorport-mount").exists():
-        print(f"Bail out! no tensorport-mount in {BUILD}: TP_TEST_BUILDDIR names its folder")
-        sys.exit(1)
+    _need_programs()
     wanted = [item for item in _tests if not sys.argv[1:] or item[0].__name__ in sys.argv[1:]]
     passed = 0
     for number, (function, limit) in enumerate(wanted, 1):
