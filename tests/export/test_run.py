@@ -531,6 +531,18 @@ class Terminal:
             assert ready, f"expected {expected!r}, found {self.shown!r}"
             self.shown += os.read(self.fd, 4096).decode(errors="replace")
 
+    def states_of_job(self):
+        """Of the processes that share the terminal with the shell: "R", "S", "T"..."""
+        states = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+            except OSError:
+                continue  # it ended while we looked
+            if int(session) == self.pid and path.parent.name != str(self.pid):
+                states.append(state)
+        return states
+
     def __enter__(self):
         return self
 
@@ -567,7 +579,9 @@ def job_control_works():
         with Terminal(folder, f"{PROGRAM} run {TINY} -- sh -c 'read a; echo \"<$a>\"; read b; echo \"<$b>\"'; "
                               "echo status=$?") as terminal:
             terminal.type("one\n", "<one>")
-            terminal.type("\x1a", r"Stopped(?s:.*)prompt> ")  # what is typed before may be lost
+            terminal.type("\x1a", r"Stopped(?s:.*)prompt> ")
+            # The shell goes on when the first has stopped; one that still waits for input would take some.
+            wait_for(lambda: set(terminal.states_of_job()) == {"T"}, "the whole job to stop", 30 * SLOW)
             terminal.type("fg\n", "tensorport run")
             terminal.type("two\n", "<two>")
 
