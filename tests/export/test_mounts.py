@@ -1,12 +1,15 @@
 """`tensorport mounts` and `tensorport umount`: live, dead, stuck, busy, private and odd mounts."""
 
+import ctypes
 import json
 import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +51,24 @@ def stopped(mount):
         yield
     finally:
         os.kill(mount.pid, signal.SIGCONT)
+
+
+@contextmanager
+def mute_mount():
+    """A daemon that takes every request and answers none but the first: such a request cannot be
+    interrupted, not even by SIGKILL."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with scratch() as place, open("/dev/fuse", "r+b", buffering=0) as device:
+        options = f"fd={device.fileno()},rootmode=40000,user_id=0,group_id=0".encode()
+        if libc.mount(b"mute", bytes(place), b"fuse.tensorport-mount", 0, options) != 0:
+            raise OSError(ctypes.get_errno(), "cannot mount")
+        unique = struct.unpack_from("<Q", device.read(1 << 20), 8)[0]  # of FUSE_INIT
+        device.write(struct.pack("<IiQ IIIIHHI 40x", 80, 0, unique, 7, 31, 0, 0, 0, 0, 4096))
+        threading.Thread(target=lambda: [device.read(1 << 20) for _ in range(2)], daemon=True).start()
+        try:
+            yield place
+        finally:
+            libc.umount2(bytes(place), 3)  # MNT_FORCE: the request fails; MNT_DETACH
 
 
 # ---------------------------------------------------------------- mounts
@@ -105,6 +126,15 @@ def dead_and_stuck_mounts_are_listed_in_time():
             assert row(stuck.path)[2:] == ["stuck", "-", "-", "-", "-", "-", "-"]
         assert listed(stuck.path)["state"] == "live"
         assert row(dead)[2] == "dead"
+
+
+@test
+def nobody_waits_for_a_request_without_an_answer():
+    """`mounts` leaves a process behind then, which must not hold the pipe that we read."""
+    with mute_mount() as path:
+        start = time.monotonic()
+        assert listed(path, timeout=20 * SLOW)["state"] == "stuck"
+        assert time.monotonic() - start < 3.5 * SLOW
 
 
 @test

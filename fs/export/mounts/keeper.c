@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -11,7 +12,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
-#include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -129,16 +130,21 @@ static void wait_for_event(struct keeper *keeper, int timeout_ms)
 
 /* ---- the beginning ---- */
 
-/* The daemon answers: that it appears in the table is not enough, it may still fail. Asked by a
- * process of its own, because the answer may never come. */
+/* The daemon answers: that it appears in the table is not enough, it may still fail; then its mount
+ * may be gone again when we ask, and the folder below would answer. Asked by a process of its own,
+ * because the answer may never come. */
 static void start_probe(struct keeper *keeper)
 {
     pid_t parent = getpid();
     keeper->probe = fork();
     if (keeper->probe == 0) {
-        struct statvfs status;
+        struct statfs status;
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        _exit(getppid() == parent && statvfs(keeper->mount_point, &status) == 0 ? 0 : 1);
+        closefrom(0); /* it may hang, and nobody is to wait for it */
+        _exit(getppid() == parent && statfs(keeper->mount_point, &status) == 0 &&
+                      status.f_type == FUSE_SUPER_MAGIC
+                  ? 0
+                  : 1);
     }
     if (keeper->probe < 0)
         keeper->probe = 0; /* tried again */

@@ -26,13 +26,17 @@ struct question {
     size_t length;
 };
 
-/* In the child: one byte for the state, then stats.json. */
+/* In the child: one byte for the state, then stats.json. A request that the daemon has read and
+ * does not answer cannot be interrupted, so a child may outlive us: it holds nothing of ours but
+ * the pipe, or who reads what we write would wait for it. */
 __attribute__((noreturn)) static void ask(const char *path, int pipe)
 {
     static char answer[ANSWER_MAX];
     char file[PATH_MAX];
     size_t length = 1;
     int fd = -1;
+    pipe = dup2(pipe, STDIN_FILENO);
+    closefrom(pipe + 1);
     errno = ENAMETOOLONG;
     if (snprintf(file, sizeof file, "%s/.tensorport/stats.json", path) < (int)sizeof file)
         fd = open(file, O_RDONLY | O_CLOEXEC);
