@@ -12,6 +12,7 @@ libinfer_a_SOURCES = \
 	infer/chat/template.c infer/chat/template.h \
 	infer/engine/generate.c infer/engine/generate.h \
 	infer/engine/sampler.c infer/engine/sampler.h \
+	infer/engine/session.c infer/engine/session.h \
 	infer/model/config.c infer/model/config.h \
 	infer/model/config_rope.c infer/model/config_rope.h \
 	infer/model/faults.c infer/model/faults.h \
@@ -59,8 +60,11 @@ tpinfer_SOURCES = \
 	infer/cli/command_run.c \
 	infer/cli/command_tokenize.c \
 	infer/cli/commands.h \
+	infer/cli/engine_arguments.c infer/cli/engine_arguments.h \
 	infer/cli/main.c \
 	infer/cli/print.c infer/cli/print.h \
+	infer/cli/runtime.c infer/cli/runtime.h \
+	infer/cli/sampling_arguments.c infer/cli/sampling_arguments.h \
 	infer/cli/standard_input.c infer/cli/standard_input.h
 tpinfer_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS)
 tpinfer_LDADD = $(INFER_LIBS)

@@ -2,39 +2,28 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "fs/base/clock.h"
 
 struct generation {
-    const struct tp_backend_kind *kind;
-    struct tp_backend *backend;
-    const struct tp_model_config *config;
-    struct tp_sequence *sequence;
+    struct tp_session *session;
     const struct tp_generate_options *options;
     struct tp_sampler *sampler;
     float *logits; /* [vocabulary] of the last token */
+    struct tp_generate_report report;
 };
-
-static int step(struct generation *g, const uint32_t *tokens, size_t n, bool wants_logits,
-                struct tp_error *error)
-{
-    struct tp_step_item item = {g->sequence, tokens, n, wants_logits};
-    int rc = g->kind->step(g->backend, &item, 1, g->logits, NULL);
-    if (rc == -ENOSPC)
-        return tp_error_set(error, rc, "the text no longer fits the context");
-    return rc < 0 ? tp_error_set(error, rc, "cannot compute: %s", strerror(-rc)) : 0;
-}
 
 static int take_in(struct generation *g, const uint32_t *prompt, size_t n, struct tp_error *error)
 {
-    for (size_t at = 0; at < n; at += g->options->chunk) {
-        size_t now_n = n - at < g->options->chunk ? n - at : g->options->chunk;
-        int rc = step(g, prompt + at, now_n, at + now_n == n, error);
+    g->report.n_prompt = n;
+    g->report.n_reused = tp_session_keep(g->session, prompt, n);
+    for (size_t i = 0; i < n; i++)
+        tp_sampler_note(g->sampler, prompt[i]);
+    for (size_t at = g->report.n_reused; at < n; at += g->options->chunk) {
+        size_t now = n - at < g->options->chunk ? n - at : g->options->chunk;
+        int rc = tp_session_step(g->session, prompt + at, now, at + now == n, g->logits, error);
         if (rc < 0)
             return rc;
-        for (size_t i = 0; i < now_n; i++)
-            tp_sampler_note(g->sampler, prompt[at + i]);
     }
     return 0;
 }
@@ -48,82 +37,73 @@ static bool ends_text(const struct tp_model_config *config, uint32_t token)
     return false;
 }
 
-static int go_on(struct generation *g, size_t context_length, tp_generate_token_fn *take,
-                 void *context, struct tp_generate_report *report, struct tp_error *error)
+static int go_on(struct generation *g, tp_generate_token_fn *take, void *context,
+                 struct tp_error *error)
 {
-    report->end = TP_END_LENGTH;
-    while (report->n_generated < g->options->n_most) {
-        size_t length = g->kind->sequence_length(g->sequence);
-        uint32_t token = tp_sampler_choose(g->sampler, g->logits, length);
+    struct tp_session *session = g->session;
+    g->report.end = TP_END_LENGTH;
+    while (g->report.n_generated < g->options->n_most) {
+        uint32_t token = tp_sampler_choose(g->sampler, g->logits, session->length);
         tp_sampler_note(g->sampler, token);
-        report->n_generated++;
+        g->report.n_generated++;
         bool wanted = take(context, token);
-        if (!g->options->ignore_eos && ends_text(g->config, token)) {
-            report->end = TP_END_EOS;
+        if (!g->options->ignore_eos && ends_text(session->config, token)) {
+            g->report.end = TP_END_EOS;
             return 0;
         }
         if (!wanted) {
-            report->end = TP_END_STOPPED;
+            g->report.end = TP_END_STOPPED;
             return 0;
         }
-        if (report->n_generated == g->options->n_most)
+        if (g->report.n_generated == g->options->n_most)
             return 0;
-        if (length == context_length) {
-            report->end = TP_END_CONTEXT;
+        if (session->length == session->context) {
+            g->report.end = TP_END_CONTEXT;
             return 0;
         }
-        int rc = step(g, &token, 1, true, error);
+        int rc = tp_session_step(session, &token, 1, 1, g->logits, error);
         if (rc < 0)
             return rc;
     }
     return 0;
 }
 
-static int generate(struct generation *g, size_t context_length, const uint32_t *prompt,
-                    size_t n_prompt, tp_generate_token_fn *take, void *context,
-                    struct tp_generate_report *report, struct tp_error *error)
+static int generate(struct generation *g, const uint32_t *prompt, size_t n_prompt,
+                    tp_generate_token_fn *take, void *context, struct tp_error *error)
 {
     double start = tp_clock_seconds();
     int rc = take_in(g, prompt, n_prompt, error);
     double middle = tp_clock_seconds();
     if (rc == 0)
-        rc = go_on(g, context_length, take, context, report, error);
-    report->n_prompt = n_prompt;
-    report->prompt_seconds = middle - start;
-    report->decode_seconds = tp_clock_seconds() - middle;
+        rc = go_on(g, take, context, error);
+    g->report.prompt_seconds = middle - start;
+    g->report.decode_seconds = tp_clock_seconds() - middle;
     return rc;
 }
 
-int tp_generate(const struct tp_backend_kind *kind, struct tp_backend *backend,
-                const struct tp_model_config *config, struct tp_sequence *sequence,
-                const uint32_t *prompt, size_t n_prompt, const struct tp_generate_options *options,
-                tp_generate_token_fn *take, void *context, struct tp_generate_report *ret_report,
-                struct tp_error *error)
+int tp_generate(struct tp_session *session, const uint32_t *prompt, size_t n_prompt,
+                const struct tp_generate_options *options, tp_generate_token_fn *take,
+                void *context, struct tp_generate_report *ret_report, struct tp_error *error)
 {
-    struct generation g = {.kind = kind,
-                           .backend = backend,
-                           .config = config,
-                           .sequence = sequence,
-                           .options = options};
-    size_t context_length = kind->sequence_context(sequence);
+    struct generation g = {.session = session, .options = options};
+    size_t vocabulary = session->config->vocab_size;
     if (n_prompt == 0)
         return tp_error_set(error, -EINVAL, "the prompt is empty: expected at least one token");
-    if (n_prompt > context_length - kind->sequence_length(sequence))
+    if (n_prompt > session->context)
         return tp_error_set(error, -ENOSPC,
                             "the prompt has %zu tokens, the context room for %zu; give a larger "
                             "--context",
-                            n_prompt, context_length - kind->sequence_length(sequence));
-    struct tp_generate_report report = {0};
-    g.logits = calloc(config->vocab_size, sizeof *g.logits);
-    int rc = g.logits == NULL ? -ENOMEM
-                              : tp_sampler_new(&options->sampling, config->vocab_size, &g.sampler);
+                            n_prompt, session->context);
+    g.logits = calloc(vocabulary, sizeof *g.logits);
+    int rc =
+        g.logits == NULL ? -ENOMEM : tp_sampler_new(&options->sampling, vocabulary, &g.sampler);
     if (rc < 0)
         tp_error_set(error, rc, "out of memory");
     else
-        rc = generate(&g, context_length, prompt, n_prompt, take, context, &report, error);
+        rc = generate(&g, prompt, n_prompt, take, context, error);
     tp_sampler_free(g.sampler);
     free(g.logits);
     if (rc == 0)
-        *ret_report = report;
+        *ret_report = g.report;
     return rc;
 }

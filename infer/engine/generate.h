@@ -1,4 +1,4 @@
-/* Generating text of one sequence: the prompt in chunks, then token by token. */
+/* Generating text: what the session does not hold of the prompt in chunks, then token by token. */
 #ifndef TENSORPORT_INFER_ENGINE_GENERATE_H
 #define TENSORPORT_INFER_ENGINE_GENERATE_H
 
@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 #include "decode/error.h"
-#include "infer/backend.h"
 #include "infer/engine/sampler.h"
+#include "infer/engine/session.h"
 
 struct tp_generate_options {
     struct tp_sampling sampling;
@@ -21,20 +21,20 @@ enum tp_generate_end { TP_END_LENGTH, TP_END_EOS, TP_END_CONTEXT, TP_END_STOPPED
 
 struct tp_generate_report {
     enum tp_generate_end end;
-    size_t n_prompt, n_generated;
+    size_t n_prompt;
+    size_t n_reused; /* tokens of the prompt that the session held already */
+    size_t n_generated;
     double prompt_seconds, decode_seconds;
 };
 
 /* Each token as it is chosen; false ends the generation after it. */
 typedef bool tp_generate_token_fn(void *context, uint32_t token);
 
-/* Appends `prompt` to the sequence and generates. A token that ends the text is handed on too. The
- * sequence then holds all but the last token. -ENOSPC when the prompt does not fit the context;
- * -ENOMEM; both with a message. */
-int tp_generate(const struct tp_backend_kind *kind, struct tp_backend *backend,
-                const struct tp_model_config *config, struct tp_sequence *sequence,
-                const uint32_t *prompt, size_t n_prompt, const struct tp_generate_options *options,
-                tp_generate_token_fn *take, void *context, struct tp_generate_report *ret_report,
-                struct tp_error *error);
+/* Makes `prompt` the session's text and generates what follows. A token that ends the text is
+ * handed on too. The session then holds all but the last token. -ENOSPC when the prompt does not
+ * fit the context; -EINVAL when it is empty; -ENOMEM; all with a message. */
+int tp_generate(struct tp_session *session, const uint32_t *prompt, size_t n_prompt,
+                const struct tp_generate_options *options, tp_generate_token_fn *take,
+                void *context, struct tp_generate_report *ret_report, struct tp_error *error);
 
 #endif

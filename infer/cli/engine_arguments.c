@@ -1,0 +1,63 @@
+#include "infer/cli/engine_arguments.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#include "fs/base/options.h"
+
+enum { CONTEXT_DEFAULT = 4096, THREADS_MAX = 1024 };
+
+static int parse_size(const char *value, uint64_t most, size_t *ret_size, struct tp_error *error)
+{
+    uint64_t number;
+    int rc = tp_parse_unsigned(value, 1, most, &number, error);
+    if (rc == 0)
+        *ret_size = (size_t)number;
+    return rc;
+}
+
+static int parse_type(const char *value, bool *ret_bf16, struct tp_error *error)
+{
+    static const char *const types[] = {"f32", "bf16", NULL};
+    size_t type;
+    int rc = tp_parse_choice(value, types, &type, error);
+    if (rc == 0)
+        *ret_bf16 = type == 1;
+    return rc;
+}
+
+int tp_engine_arguments_handle(struct tp_engine_arguments *arguments, const char *name,
+                               const char *value, bool *ret_known, struct tp_error *error)
+{
+    *ret_known = true;
+    if (strcmp(name, "context") == 0)
+        return parse_size(value, UINT32_MAX, &arguments->context, error);
+    if (strcmp(name, "threads") == 0)
+        return parse_size(value, THREADS_MAX, &arguments->threads, error);
+    if (strcmp(name, "activations") == 0)
+        return parse_type(value, &arguments->bf16_activations, error);
+    if (strcmp(name, "kv-type") == 0)
+        return parse_type(value, &arguments->bf16_cache, error);
+    if (strcmp(name, "pin") == 0)
+        arguments->pin = true;
+    else
+        *ret_known = false;
+    return 0;
+}
+
+struct tp_backend_options tp_engine_arguments_backend(const struct tp_engine_arguments *arguments)
+{
+    return (struct tp_backend_options){.n_threads = arguments->threads,
+                                       .pin = arguments->pin,
+                                       .bf16_activations = arguments->bf16_activations,
+                                       .bf16_cache = arguments->bf16_cache,
+                                       .step_max = TP_STEP_MAX};
+}
+
+size_t tp_engine_arguments_context(const struct tp_engine_arguments *arguments,
+                                   const struct tp_model_config *config)
+{
+    if (arguments->context > 0)
+        return arguments->context;
+    return config->context < CONTEXT_DEFAULT ? config->context : (size_t)CONTEXT_DEFAULT;
+}

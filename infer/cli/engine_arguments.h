@@ -1,0 +1,43 @@
+/* Options of every command that computes: how much text, how many threads, which numbers. */
+#ifndef TENSORPORT_INFER_CLI_ENGINE_ARGUMENTS_H
+#define TENSORPORT_INFER_CLI_ENGINE_ARGUMENTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "decode/error.h"
+#include "infer/backend.h"
+#include "infer/model/config.h"
+
+/* Rows of a struct tp_option table. */
+#define TP_ENGINE_ARGUMENTS_TABLE                                                                  \
+    {"context", 'c', "N",                                                                          \
+     "tokens the text may have in all (default 4096, or what the\n"                                \
+     "model allows)"},                                                                             \
+        {"threads", 't', "N", "threads (default: one for each physical core)"},                    \
+        {"pin", 0, NULL, "keep each thread on a processor of its own"},                            \
+        {"activations", 0, "TYPE", "f32 (default), or bf16: rounded before products"},             \
+    {                                                                                              \
+        "kv-type", 0, "TYPE", "f32 (default), or bf16: half the memory for the context"            \
+    }
+
+enum { TP_STEP_MAX = 512 }; /* tokens of a prompt taken in at a time */
+
+struct tp_engine_arguments {
+    size_t context; /* 0: not given */
+    size_t threads; /* 0: one for each physical core */
+    bool pin, bf16_activations, bf16_cache;
+};
+
+/* Takes the option if it is one of the table's. 0, or -EINVAL with a message. */
+int tp_engine_arguments_handle(struct tp_engine_arguments *arguments, const char *name,
+                               const char *value, bool *ret_known, struct tp_error *error);
+
+/* What the backend is told. */
+struct tp_backend_options tp_engine_arguments_backend(const struct tp_engine_arguments *arguments);
+
+/* The context that was given, or the default for the model. */
+size_t tp_engine_arguments_context(const struct tp_engine_arguments *arguments,
+                                   const struct tp_model_config *config);
+
+#endif

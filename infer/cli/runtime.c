@@ -1,0 +1,65 @@
+#include "infer/cli/runtime.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <sys/sysinfo.h>
+
+#include "fs/base/clock.h"
+#include "infer/weights/mapping.h"
+
+/* Told in advance: later the kernel would kill somebody. */
+static int check_memory(const struct tp_runtime *runtime, struct tp_error *error)
+{
+    struct sysinfo info;
+    uint64_t bytes;
+    int rc = runtime->kind->sequence_bytes(runtime->backend, runtime->context, &bytes);
+    if (rc < 0)
+        return tp_error_set(error, rc, "a context of %zu tokens is too long", runtime->context);
+    if (sysinfo(&info) == 0 && bytes > (uint64_t)info.totalram * info.mem_unit)
+        return tp_error_set(error, -ENOMEM,
+                            "a context of %zu tokens takes %" PRIu64
+                            " bytes, more than this machine has; give a smaller --context",
+                            runtime->context, bytes);
+    return 0;
+}
+
+int tp_runtime_open(struct tp_runtime *runtime, const char *path,
+                    const struct tp_engine_arguments *arguments, bool wants_tokenizer,
+                    struct tp_error *error)
+{
+    struct tp_backend_options options = tp_engine_arguments_backend(arguments);
+    double start = tp_clock_seconds();
+    tp_mapping_guard("tpinfer");
+    runtime->kind = &tp_backend_cpu;
+    int rc = tp_weights_view_open(path, &runtime->view, error);
+    if (rc == 0 && wants_tokenizer)
+        rc = tp_tokenizer_open(runtime->view->path, &runtime->tokenizer, error);
+    if (rc == 0)
+        rc = tp_model_open(runtime->view, 1, &runtime->model, error);
+    if (rc == 0)
+        rc = runtime->kind->open(runtime->model, &options, &runtime->backend, error);
+    if (rc < 0)
+        return rc;
+    runtime->context = tp_engine_arguments_context(arguments, &runtime->model->config);
+    runtime->load_seconds = tp_clock_seconds() - start;
+    return check_memory(runtime, error);
+}
+
+void tp_runtime_close(struct tp_runtime *runtime)
+{
+    if (runtime->backend != NULL)
+        runtime->kind->close(runtime->backend);
+    if (runtime->model != NULL)
+        tp_model_close(runtime->model);
+    tp_tokenizer_free(runtime->tokenizer);
+    if (runtime->view != NULL)
+        tp_weights_view_close(runtime->view);
+    *runtime = (struct tp_runtime){0};
+}
+
+int tp_runtime_session(struct tp_runtime *runtime, struct tp_session *ret_session,
+                       struct tp_error *error)
+{
+    return tp_session_open(runtime->kind, runtime->backend, &runtime->model->config,
+                           runtime->context, ret_session, error);
+}
