@@ -122,6 +122,7 @@ libsynth_a_SOURCES = \
 	fs/export/synth/synth_plan.c fs/export/synth/synth_plan.h \
 	fs/export/synth/synth_random.c fs/export/synth/synth_random.h \
 	fs/export/synth/synth_weights.c fs/export/synth/synth_weights.h \
+	fs/export/synth/synth_words.c fs/export/synth/synth_words.h \
 	fs/export/synth/synth_write.c fs/export/synth/synth_write.h
 libsynth_a_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) -ffp-contract=off
 

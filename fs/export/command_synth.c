@@ -33,6 +33,7 @@ static const struct tp_option options[] = {
      "override a field of config.json;\n"
      "GROUP.FIELD reaches into rope_scaling"},
     {"tokenizer", 0, "DIR", "copy the files of this folder as well"},
+    {"words", 0, NULL, "write a tokenizer of made-up words as well"},
     {"quiet", 'q', NULL, "print errors only"},
     {NULL, 0, NULL, NULL},
 };
@@ -85,6 +86,8 @@ static int handle_option(void *context, const struct tp_option *option, const ch
         command->settings[synth->n_settings++] = value;
     } else if (strcmp(name, "tokenizer") == 0) {
         synth->tokenizer = value;
+    } else if (strcmp(name, "words") == 0) {
+        synth->words = true;
     } else {
         command->quiet = true;
     }

@@ -218,7 +218,8 @@ def test_progress(work):
 
 def test_help(work):
     done = must_synth("--help")
-    for option in ("preset", "arch", "seed", "shards", "dtype", "set", "tokenizer", "quiet"):
+    for option in ("preset", "arch", "seed", "shards", "dtype", "set", "tokenizer", "words",
+                   "quiet"):
         assert f"--{option}" in done.stdout, option
 
 
@@ -286,6 +287,46 @@ def test_tokenizer_folder(work):
     (folder / "dangling").symlink_to("nowhere")
     check_refused(1, [work / "other", "--tokenizer", folder], "dangling")
     assert not (work / "other").exists()
+
+
+def byte_characters():
+    """Of byte-level BPE, as GPT-2's encoder.py makes them."""
+    seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    characters = {byte: chr(byte) for byte in seen}
+    for byte in range(256):
+        if byte not in characters:
+            characters[byte] = chr(256 + sum(b not in seen for b in range(byte)))
+    return characters
+
+
+def test_words(work):
+    for number, arguments in enumerate(([], ["--preset=small"], ["--arch=llama"], ["--set", "vocab_size=12345"])):
+        out = work / f"words-{number}"
+        must_synth(out, "--words", *arguments)
+        plain = work / f"plain-{number}"
+        must_synth(plain, *arguments)
+        assert {p.name for p in out.iterdir()} - {p.name for p in plain.iterdir()} == {"tokenizer.json"}
+        assert all(sha256(p) == sha256(out / p.name) for p in plain.iterdir())
+        tokenizer = json.loads((out / "tokenizer.json").read_text())
+        vocabulary, merges = tokenizer["model"]["vocab"], tokenizer["model"]["merges"]
+        special = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+        n_text = min(special.values())
+        assert sorted(vocabulary.values()) == list(range(n_text))
+        assert all(vocabulary[c] < 256 for c in byte_characters().values())
+        # each word is the merge of two that come before it, in the order of the ids
+        assert len(merges) == n_text - 256
+        for id_, (first, second) in enumerate(merges, 256):
+            assert vocabulary[first + second] == id_ and vocabulary[first] < id_ and vocabulary[second] < id_
+        generation = json.loads((out / "generation_config.json").read_text())
+        if "--arch=llama" in arguments:
+            assert special == {"<s>": generation["bos_token_id"], "</s>": generation["eos_token_id"]}
+        else:
+            ends = [special[f"<|{name}|>"] for name in ("return", "endoftext", "call")]
+            assert sorted(ends) == sorted(generation["eos_token_id"])
+            assert special["<|startoftext|>"] == generation["bos_token_id"]
+            assert {"<|channel|>", "<|start|>", "<|end|>", "<|message|>", "<|constrain|>"} < set(special)
+    check_refused(2, [work / "small", "--words", "--set", "vocab_size=300"], "256 bytes", "vocab_size")
+    check_refused(1, [work / "both", "--words", "--tokenizer", KIT / "tokenizer/tiny"], "tokenizer.json")
 
 
 def test_disk_full(work):

@@ -10,6 +10,7 @@
 #include "fs/export/common/output.h"
 #include "fs/export/synth/synth_plan.h"
 #include "fs/export/synth/synth_weights.h"
+#include "fs/export/synth/synth_words.h"
 
 static int out_of_memory(struct tp_error *error)
 {
@@ -24,6 +25,18 @@ static int add_json(struct tp_output *output, const char *name, const cJSON *tre
         return out_of_memory(error);
     int rc = tp_output_add(output, name, text, strlen(text), error);
     free(text);
+    return rc;
+}
+
+static int add_words(struct tp_output *output, const struct tp_synth_config *config,
+                     struct tp_error *error)
+{
+    cJSON *tokenizer;
+    int rc = tp_synth_words(config, &tokenizer, error);
+    if (rc < 0)
+        return rc;
+    rc = add_json(output, "tokenizer.json", tokenizer, error);
+    cJSON_Delete(tokenizer);
     return rc;
 }
 
@@ -81,6 +94,8 @@ static int write_files(struct tp_output *output, const struct tp_synth_options *
         rc = tp_output_create(output, plan->files[i].name, &fds[i], error);
     if (rc == 0)
         rc = add_json_files(output, config, weights, plan, error);
+    if (rc == 0 && options->words)
+        rc = add_words(output, config, error);
     if (rc == 0 && options->tokenizer != NULL)
         rc = tp_output_copy(output, options->tokenizer, error);
     if (rc == 0)

@@ -7,6 +7,7 @@
 #ifndef TENSORPORT_FS_EXPORT_SYNTH_SYNTH_H
 #define TENSORPORT_FS_EXPORT_SYNTH_SYNTH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,6 +25,7 @@ struct tp_synth_options {
     enum tp_dtype dtype;         /* BF16, F16 or F32: of everything but the experts */
     const char *const *settings; /* [n_settings]: see tp_synth_config_make() */
     size_t n_settings;
+    bool words;            /* write a tokenizer.json of made-up words */
     const char *tokenizer; /* folder whose regular files are copied; NULL for none */
     tp_synth_report *report;
     void *report_context;
