@@ -4,7 +4,9 @@ noinst_LIBRARIES += libinfer.a
 
 libinfer_a_SOURCES = \
 	infer/backend.h \
+	infer/chat/answer.c infer/chat/answer.h \
 	infer/chat/conversation.c infer/chat/conversation.h \
+	infer/chat/dialogue.c infer/chat/dialogue.h \
 	infer/chat/harmony.c infer/chat/harmony.h \
 	infer/chat/harmony_parser.c infer/chat/harmony_parser.h \
 	infer/chat/harmony_tools.c \
@@ -60,6 +62,7 @@ tpinfer_SOURCES = \
 	infer/cli/command_run.c \
 	infer/cli/command_tokenize.c \
 	infer/cli/commands.h \
+	infer/cli/dialogue_arguments.c infer/cli/dialogue_arguments.h \
 	infer/cli/engine_arguments.c infer/cli/engine_arguments.h \
 	infer/cli/main.c \
 	infer/cli/print.c infer/cli/print.h \
