@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct candidate {
     uint32_t token;
@@ -15,6 +16,7 @@ struct tp_sampler {
     struct tp_sampling sampling;
     size_t n;
     bool *seen;                   /* [n] */
+    float *penalised;             /* [n]; NULL without a penalty */
     struct candidate *candidates; /* [n] */
 };
 
@@ -27,7 +29,10 @@ int tp_sampler_new(const struct tp_sampling *sampling, size_t n, struct tp_sampl
                                    .n = n,
                                    .seen = calloc(n, sizeof *sampler->seen),
                                    .candidates = calloc(n, sizeof *sampler->candidates)};
-    if (sampler->seen == NULL || sampler->candidates == NULL) {
+    if (sampling->repetition_penalty != 1)
+        sampler->penalised = calloc(n, sizeof *sampler->penalised);
+    if (sampler->seen == NULL || sampler->candidates == NULL ||
+        (sampling->repetition_penalty != 1 && sampler->penalised == NULL)) {
         tp_sampler_free(sampler);
         return -ENOMEM;
     }
@@ -40,6 +45,7 @@ void tp_sampler_free(struct tp_sampler *sampler)
     if (sampler == NULL)
         return;
     free(sampler->seen);
+    free(sampler->penalised);
     free(sampler->candidates);
     free(sampler);
 }
@@ -79,15 +85,19 @@ double tp_random_uniform(uint64_t seed, uint64_t position)
 
 /* ---- choosing ---- */
 
-static void penalise(struct tp_sampler *sampler, float *logits)
+/* The logits with the penalty; where they are depends on whether there is one. */
+static const float *penalise(struct tp_sampler *sampler, const float *logits)
 {
     double penalty = sampler->sampling.repetition_penalty;
-    if (penalty == 1)
-        return;
+    if (sampler->penalised == NULL)
+        return logits;
+    memcpy(sampler->penalised, logits, sampler->n * sizeof *logits);
     for (size_t i = 0; i < sampler->n; i++) {
         if (sampler->seen[i])
-            logits[i] = (float)(logits[i] > 0 ? logits[i] / penalty : logits[i] * penalty);
+            sampler->penalised[i] =
+                (float)(logits[i] > 0 ? logits[i] / penalty : logits[i] * penalty);
     }
+    return sampler->penalised;
 }
 
 /* NaN never is the largest. */
@@ -142,10 +152,10 @@ static size_t cut(const struct tp_sampler *sampler, size_t n, double *ret_sum)
     return n_kept;
 }
 
-uint32_t tp_sampler_choose(struct tp_sampler *sampler, float *logits, uint64_t position)
+uint32_t tp_sampler_choose(struct tp_sampler *sampler, const float *logits, uint64_t position)
 {
     double sum;
-    penalise(sampler, logits);
+    logits = penalise(sampler, logits);
     uint32_t likeliest = find_largest(logits, sampler->n);
     if (!(sampler->sampling.temperature > 0) || !isfinite(logits[likeliest]))
         return likeliest;
