@@ -1,4 +1,4 @@
-/* Memory that this process takes, as the kernel counts it. */
+/* Memory that this process takes, and what there is, as the kernel counts it. */
 #ifndef TENSORPORT_INFER_CLI_MEMORY_USE_H
 #define TENSORPORT_INFER_CLI_MEMORY_USE_H
 
@@ -13,5 +13,9 @@ struct tp_memory_use {
 
 /* Looks now. What the kernel does not tell stays as it is. */
 void tp_memory_use_look(struct tp_memory_use *use);
+
+/* Bytes that can be had without swapping; cached files count as such. UINT64_MAX if the kernel does
+ * not tell. */
+uint64_t tp_memory_available(void);
 
 #endif
