@@ -88,20 +88,19 @@ def decode(tokens, *options):
     return done.stdout
 
 
-def script_view(folder, script, sharpness=0.25, architecture="tiny"):
-    """A copy of a kit's model whose likeliest next token after script[i] is script[i + 1]; after any other
-    token, and the last, script[0]. Attention and experts stay as they are and move the other logits a
-    little, so that two ways to compute one position can be compared."""
-    assert len(set(script)) == len(script), "a token has one successor"
+def script_view(folder, script, after=None, sharpness=0.25, architecture="tiny"):
+    """A copy of a kit's model whose likeliest next token after script[i] is script[i + 1], and script[0] after
+    the last one and after the token `after`. Attention and experts stay as they are and move the other logits
+    a little, so that two ways to compute one position can be compared."""
+    assert len(set(script)) == len(script) and after not in script, "a token has one successor"
     tensors = read(checkpoint(architecture))
     n, width = tensors["model.embed_tokens.weight"].shape
     signs = np.random.default_rng(1).choice([-1.0, 1.0], (n, width))
-    following = np.full(n, script[0])
-    following[script[:-1]] = script[1:]
     head = np.zeros((n, width))
-    known = np.isin(np.arange(n), script)
-    np.add.at(head, following[known], signs[known])
-    head[script[0]] += signs[~known].mean(axis=0)
+    for token, following in zip(script, [*script[1:], script[0]], strict=True):
+        head[following] += signs[token]
+    if after is not None:
+        head[script[0]] += signs[after]
     tensors["model.embed_tokens.weight"] = (16 * signs).astype(ml_dtypes.bfloat16)
     tensors["lm_head.weight"] = (sharpness * head).astype(ml_dtypes.bfloat16)
     source = checkpoint(architecture)
