@@ -148,7 +148,7 @@ def prompts_are_in_the_model_s_format():
 def answers_are_the_final_channel():
     """What the model thinks goes to standard error if it is asked for, and to a member of its own."""
     thinks = [CHANNEL, *encode("analysis"), MESSAGE, *encode("think hard"), END, START, *encode("Work!"), RETURN]
-    answers = [CHANNEL, *encode("final"), MESSAGE, *encode("It works"), RETURN]
+    answers = [CHANNEL, *encode("final"), MESSAGE, *encode("Go up"), RETURN]
     with scratch() as folder:
         # Both messages in one would need tokens twice; what has no header becomes the answer, too.
         view = script_view(folder / "thinks", thinks, LAST)
@@ -164,10 +164,10 @@ def answers_are_the_final_channel():
         assert (unstopped["text"], unstopped["stop"]) == ("Work!", "eos")
         view = script_view(folder / "answers", answers, LAST)
         out = run_json(view, "-p", "Hi", "--temp", 0)
-        assert (out["tokens"], out["reasoning"], out["text"]) == (answers, "", "It works"), out
-        assert must("run", view, "-p", "Hi", "--temp", 0, "-q").stdout == b"It works\n"
-        out = run_json(view, "-p", "Hi", "--temp", 0, "--stop", " wo")
-        assert (out["text"], out["stop"]) == ("It", "stop"), out
+        assert (out["tokens"], out["reasoning"], out["text"]) == (answers, "", "Go up"), out
+        assert must("run", view, "-p", "Hi", "--temp", 0, "-q").stdout == b"Go up\n"
+        out = run_json(view, "-p", "Hi", "--temp", 0, "--stop", " u")
+        assert (out["text"], out["stop"]) == ("Go", "stop"), out
 
 
 # ---------------------------------------------------------------- token ids
