@@ -121,6 +121,51 @@ def lookup_ends_where_single_steps_end():
         same(view, folder, *repeated, "-n", 100, "-c", 50 + 3 * len(script), "--stop-token", 1087)
 
 
+def uniform(seed, position):
+    """Philox 4x32-10, 53 bits (Salmon et al., 2011); numpy's own has four words of 64 bits."""
+    words, key, mask = [position & 0xFFFFFFFF, position >> 32, 0, 0], [seed & 0xFFFFFFFF, seed >> 32], 0xFFFFFFFF
+    for _ in range(10):
+        a, b = 0xD2511F53 * words[0], 0xCD9E8D57 * words[2]
+        words = [b >> 32 ^ words[1] ^ key[0], b & mask, a >> 32 ^ words[3] ^ key[1], a & mask]
+        key = [(key[0] + 0x9E3779B9) & mask, (key[1] + 0xBB67AE85) & mask]
+    return ((words[0] << 32 | words[1]) >> 11) * 2.0 ** -53
+
+
+def draw(row, seen, position, temp=1.0, top_k=0, top_p=1.0, min_p=0.0, penalty=1.0, seed=0):
+    """The token that the manual page describes, straight from it."""
+    row = row.astype(np.float64)
+    if penalty != 1:
+        seen = np.array(sorted(seen))
+        row[seen] = np.where(row[seen] > 0, row[seen] / penalty, row[seen] * penalty).astype(np.float32)
+    order = np.argsort(-row, kind="stable")
+    p = np.exp((row[order] - row[order[0]]) / temp)
+    if top_k:
+        p = p[:top_k]
+    before = np.cumsum(p) - p
+    p = p[((before < top_p * p.sum()) | (before == 0)) & (p >= min_p * p[0])]
+    return order[min(np.searchsorted(np.cumsum(p), uniform(seed, position) * p.sum(), "right"), len(p) - 1)]
+
+
+@test
+def draws_are_numpy_s():
+    """Token by token, from the logits in the file."""
+    names = {"temp": "--temp", "top_k": "--top-k", "top_p": "--top-p", "min_p": "--min-p", "penalty": "--repeat-penalty",
+             "seed": "--seed"}
+    with scratch() as folder:
+        view = packed("tiny", folder)
+        for how in ({}, {"temp": 0.3}, {"temp": 3, "seed": 2**63 + 5}, {"top_k": 5}, {"top_k": 1000, "temp": 2}, {"top_p": 0.7},
+                    {"top_p": 0.95, "temp": 2.5, "seed": 3}, {"min_p": 0.1}, {"penalty": 1.5, "temp": 2},
+                    {"top_k": 30, "top_p": 0.8, "min_p": 0.02, "penalty": 1.2, "temp": 1.8, "seed": 9}):
+            how = {"temp": 1.0, **how}
+            prompt = [5, 6, 7, 8, 7, 300]
+            out, logits = logits_of(view, folder, "--token-ids", ids(prompt), "-n", 80, "--ignore-eos",
+                                    *(word for name, value in how.items() for word in (names[name], value)))
+            seen = set(prompt)
+            for i, token in enumerate(out["tokens"]):
+                assert token == draw(logits[len(prompt) - 1 + i], seen, len(prompt) + i, **how), (how, i)
+                seen.add(token)
+
+
 @test
 def log_probabilities_are_those_of_the_logits():
     """By numpy, from the file of logits: of what the model gave, whatever the sampler made of it."""
