@@ -4,13 +4,17 @@ noinst_LIBRARIES += libinfer.a
 
 libinfer_a_SOURCES = \
 	infer/backend.h \
+	infer/chat/answer.c infer/chat/answer.h \
 	infer/chat/conversation.c infer/chat/conversation.h \
+	infer/chat/dialogue.c infer/chat/dialogue.h \
 	infer/chat/harmony.c infer/chat/harmony.h \
 	infer/chat/harmony_parser.c infer/chat/harmony_parser.h \
 	infer/chat/harmony_tools.c \
 	infer/chat/prompt.c infer/chat/prompt.h \
 	infer/chat/template.c infer/chat/template.h \
 	infer/engine/generate.c infer/engine/generate.h \
+	infer/engine/logprobs.c infer/engine/logprobs.h \
+	infer/engine/lookup.c infer/engine/lookup.h \
 	infer/engine/sampler.c infer/engine/sampler.h \
 	infer/engine/session.c infer/engine/session.h \
 	infer/model/config.c infer/model/config.h \
@@ -32,6 +36,7 @@ libinfer_a_SOURCES = \
 	infer/tokenizer/pattern.c infer/tokenizer/pattern.h \
 	infer/tokenizer/pattern_translate.c \
 	infer/tokenizer/splitter.c infer/tokenizer/splitter.h \
+	infer/tokenizer/stop_strings.c infer/tokenizer/stop_strings.h \
 	infer/tokenizer/tokenizer.c infer/tokenizer/tokenizer.h \
 	infer/tokenizer/tokenizer_json.c infer/tokenizer/tokenizer_json.h \
 	infer/tokenizer/tokenizer_json_model.c \
@@ -56,15 +61,23 @@ INFER_LIBS += libfs.a $(DECODE_LIBS) $(CJSON_LIBS) $(PCRE2_LIBS)
 
 bin_PROGRAMS += tpinfer
 tpinfer_SOURCES = \
+	infer/cli/answer_text.c infer/cli/answer_text.h \
 	infer/cli/chat_text.c infer/cli/chat_text.h \
 	infer/cli/command_run.c \
 	infer/cli/command_tokenize.c \
 	infer/cli/commands.h \
+	infer/cli/dialogue_arguments.c infer/cli/dialogue_arguments.h \
 	infer/cli/engine_arguments.c infer/cli/engine_arguments.h \
+	infer/cli/interrupt.c infer/cli/interrupt.h \
+	infer/cli/logits_file.c infer/cli/logits_file.h \
 	infer/cli/main.c \
+	infer/cli/memory_use.c infer/cli/memory_use.h \
 	infer/cli/print.c infer/cli/print.h \
+	infer/cli/run_arguments.c infer/cli/run_arguments.h \
+	infer/cli/run_report.c infer/cli/run_report.h \
 	infer/cli/runtime.c infer/cli/runtime.h \
 	infer/cli/sampling_arguments.c infer/cli/sampling_arguments.h \
-	infer/cli/standard_input.c infer/cli/standard_input.h
+	infer/cli/standard_input.c infer/cli/standard_input.h \
+	infer/cli/token_ids.c infer/cli/token_ids.h
 tpinfer_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS)
 tpinfer_LDADD = $(INFER_LIBS)

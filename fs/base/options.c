@@ -20,13 +20,19 @@ static size_t count_options(const struct tp_option *options)
     return n;
 }
 
+static bool is_optional(const char *argument)
+{
+    return argument != NULL && argument[0] == '[';
+}
+
 static void print_option(const struct tp_option *option)
 {
     char left[64];
     int at = option->short_name != 0 ? snprintf(left, sizeof left, "  -%c, ", option->short_name)
                                      : snprintf(left, sizeof left, "      ");
     snprintf(left + at, sizeof left - (size_t)at, "--%s%s%s", option->name,
-             option->argument != NULL ? "=" : "", option->argument != NULL ? option->argument : "");
+             option->argument != NULL && !is_optional(option->argument) ? "=" : "",
+             option->argument != NULL ? option->argument : "");
     const char *line = option->help;
     printf("%-30s", left);
     if (strlen(left) >= 30)
@@ -52,7 +58,7 @@ static void print_help(const struct tp_program *program)
         printf("\n%s", program->notes);
 }
 
-/* The tables getopt wants, made from ours. `ret_short` has room for 2 characters an option. */
+/* The tables getopt wants, made from ours. `ret_short` has room for 3 characters an option. */
 static void make_getopt_tables(const struct tp_option *options, size_t n, struct option *ret_long,
                                char *ret_short)
 {
@@ -61,11 +67,15 @@ static void make_getopt_tables(const struct tp_option *options, size_t n, struct
     *short_at++ = 'h';
     *short_at++ = 'V';
     for (size_t i = 0; i < n; i++) {
-        int has_value = options[i].argument != NULL ? required_argument : no_argument;
+        int has_value = options[i].argument == NULL        ? no_argument
+                        : is_optional(options[i].argument) ? optional_argument
+                                                           : required_argument;
         ret_long[i] = (struct option){options[i].name, has_value, NULL, KEY_FIRST + (int)i};
         if (options[i].short_name != 0) {
             *short_at++ = options[i].short_name;
             if (has_value != no_argument)
+                *short_at++ = ':';
+            if (has_value == optional_argument)
                 *short_at++ = ':';
         }
     }
@@ -144,7 +154,7 @@ int tp_options_parse(const struct tp_program *program, int argc, char **argv,
 {
     size_t n = count_options(program->options);
     struct option *long_options = calloc(n + 3, sizeof *long_options);
-    char *short_options = malloc(2 * n + 4);
+    char *short_options = malloc(3 * n + 4);
     int rc;
     if (long_options == NULL || short_options == NULL) {
         rc = tp_error_set(error, -ENOMEM, "out of memory");

@@ -16,7 +16,8 @@
 struct tp_option {
     const char *name;     /* long name without its dashes; NULL ends a table */
     char short_name;      /* 0 for none */
-    const char *argument; /* what --help calls its value; NULL for a switch */
+    const char *argument; /* what --help calls its value; NULL for a switch. "[=N]": the value may
+                             be left out, and stands behind '=' */
     const char *help;
 };
 
@@ -28,8 +29,8 @@ struct tp_program {
     const char *notes; /* printed at the end of --help; NULL for none */
 };
 
-/* Called for each option; `value` is NULL for a switch. Returns 0, or -EINVAL with a message
- * (without the option's name: that is put in front). */
+/* Called for each option; `value` is NULL for a switch and for a value that was left out. Returns
+ * 0, or -EINVAL with a message (without the option's name: that is put in front). */
 typedef int tp_option_handler(void *context, const struct tp_option *option, const char *value,
                               struct tp_error *error);
 

@@ -8,6 +8,7 @@
 #include "infer/tokenizer/members.h"
 
 const char *const tp_role_names[] = {"system", "developer", "user", "assistant", "tool", NULL};
+const char *const tp_reasoning_efforts[] = {"low", "medium", "high", NULL};
 
 static void clear_message(struct tp_message *message)
 {
@@ -177,10 +178,9 @@ static int read_tools(const struct tp_members *members, struct tp_message *messa
 /* What makes no sense for a role is a mistake of the one who wrote it. */
 static int check_message(const struct tp_members *members, const struct tp_message *message)
 {
-    static const char *const efforts[] = {"low", "medium", "high", NULL};
     size_t effort;
     if (message->reasoning_effort != NULL && message->role == TP_ROLE_SYSTEM)
-        return tp_members_choice(members, REASONING_EFFORT, efforts, &effort);
+        return tp_members_choice(members, REASONING_EFFORT, tp_reasoning_efforts, &effort);
     if (message->role == TP_ROLE_TOOL && message->name == NULL)
         return tp_members_mistake(members, NAME, "the tool's name");
     if (message->content == NULL && message->role >= TP_ROLE_USER)

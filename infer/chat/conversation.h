@@ -12,6 +12,9 @@ enum tp_role { TP_ROLE_SYSTEM, TP_ROLE_DEVELOPER, TP_ROLE_USER, TP_ROLE_ASSISTAN
 /* Their names, NULL at the end, in the order of the enum. */
 extern const char *const tp_role_names[];
 
+/* Harmony's reasoning efforts, NULL at the end. */
+extern const char *const tp_reasoning_efforts[];
+
 /* All strings are allocated and belong to the message; NULL: not given. */
 struct tp_message {
     enum tp_role role;

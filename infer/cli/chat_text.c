@@ -5,50 +5,24 @@
 #include <string.h>
 
 #include "fs/base/json_text.h"
+#include "infer/chat/dialogue.h"
 #include "infer/chat/harmony_parser.h"
-#include "infer/chat/template.h"
-
-static int write_harmony(const struct tp_tokenizer *tokenizer,
-                         const struct tp_chat_text_options *options,
-                         const struct tp_conversation *conversation, struct tp_ids *ids,
-                         struct tp_error *error)
-{
-    const struct tp_harmony_options harmony_options = {options->reasoning_effort, options->date,
-                                                       !options->no_reply};
-    struct tp_harmony harmony;
-    int rc = tp_harmony_init(&harmony, tokenizer, error);
-    return rc < 0 ? rc : tp_harmony_write(&harmony, conversation, &harmony_options, ids, error);
-}
-
-static int write_template(const struct tp_tokenizer *tokenizer,
-                          const struct tp_chat_text_options *options,
-                          const struct tp_conversation *conversation, struct tp_ids *ids,
-                          struct tp_error *error)
-{
-    struct tp_template *template;
-    struct tp_ids stops = {0};
-    int rc = tp_template_open(options->template, &template, error);
-    if (rc < 0)
-        return rc;
-    rc = tp_template_stops(template, tokenizer, &stops, error);
-    if (rc == 0)
-        rc = tp_template_write(template, tokenizer, conversation, !options->no_reply, ids, error);
-    tp_ids_clear(&stops);
-    tp_template_free(template);
-    return rc;
-}
 
 int tp_chat_text_write(const struct tp_tokenizer *tokenizer,
                        const struct tp_chat_text_options *options, const char *json, size_t length,
                        struct tp_ids *ids, struct tp_error *error)
 {
+    const struct tp_harmony_options how = {options->reasoning_effort, options->date,
+                                           !options->no_reply};
+    const char *format = options->template != NULL ? options->template : "harmony";
     struct tp_conversation conversation = {0};
-    bool harmony = options->template == NULL || strcmp(options->template, "harmony") == 0;
+    struct tp_dialogue *dialogue = NULL;
     int rc = tp_conversation_read(&conversation, json, length, error);
-    if (rc == 0 && harmony)
-        rc = write_harmony(tokenizer, options, &conversation, ids, error);
-    else if (rc == 0)
-        rc = write_template(tokenizer, options, &conversation, ids, error);
+    if (rc == 0)
+        rc = tp_dialogue_open(format, tokenizer, NULL, 0, &dialogue, error);
+    if (rc == 0)
+        rc = tp_dialogue_write(dialogue, &conversation, &how, ids, error);
+    tp_dialogue_free(dialogue);
     tp_conversation_clear(&conversation);
     return rc;
 }

@@ -7,6 +7,7 @@
 
 #include "decode/json.h"
 #include "fs/base/options.h"
+#include "infer/chat/conversation.h"
 #include "infer/cli/chat_text.h"
 #include "infer/cli/commands.h"
 #include "infer/cli/print.h"
@@ -76,7 +77,6 @@ struct command {
 static int handle_option(void *context, const struct tp_option *option, const char *value,
                          struct tp_error *error)
 {
-    static const char *const efforts[] = {"low", "medium", "high", NULL};
     struct command *command = context;
     size_t effort;
     int rc = 0;
@@ -88,7 +88,7 @@ static int handle_option(void *context, const struct tp_option *option, const ch
     else if (option == &options[NO_REPLY])
         command->chat.no_reply = true;
     else if (option == &options[EFFORT] &&
-             (rc = tp_parse_choice(value, efforts, &effort, error)) == 0)
+             (rc = tp_parse_choice(value, tp_reasoning_efforts, &effort, error)) == 0)
         command->chat.reasoning_effort = value;
     return rc;
 }

@@ -10,7 +10,7 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *summary;
 } commands[] = {
-    {"run", tp_command_run, "go on with a text"},
+    {"run", tp_command_run, "answer a prompt, or go on with a text"},
     {"tokenize", tp_command_tokenize, "turn text into token ids, and back"},
 };
 

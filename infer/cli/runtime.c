@@ -5,6 +5,8 @@
 #include <sys/sysinfo.h>
 
 #include "fs/base/clock.h"
+#include "infer/cli/memory_use.h"
+#include "infer/weights/load.h"
 #include "infer/weights/mapping.h"
 
 /* Told in advance: later the kernel would kill somebody. */
@@ -23,6 +25,19 @@ static int check_memory(const struct tp_runtime *runtime, struct tp_error *error
     return 0;
 }
 
+/* Weights that lie in the page cache are used where they are, page by page. What has to be read
+ * first is read in long pieces, with a bar on a terminal: faults would read it as well, but slower
+ * and in silence. What does not fit into memory is left to the faults. */
+static int load(struct tp_weights_view *view, struct tp_error *error)
+{
+    enum { READERS = 4 };
+    struct tp_load_report report;
+    if (tp_weights_view_cached(view) > 0.98 || view->total_bytes > tp_memory_available())
+        return 0;
+    return tp_weights_view_load(view, TP_PLACEMENT_MAPPED, READERS, TP_PROGRESS_BAR, &report,
+                                error);
+}
+
 int tp_runtime_open(struct tp_runtime *runtime, const char *path,
                     const struct tp_engine_arguments *arguments, bool wants_tokenizer,
                     struct tp_error *error)
@@ -34,6 +49,8 @@ int tp_runtime_open(struct tp_runtime *runtime, const char *path,
     int rc = tp_weights_view_open(path, &runtime->view, error);
     if (rc == 0 && wants_tokenizer)
         rc = tp_tokenizer_open(runtime->view->path, &runtime->tokenizer, error);
+    if (rc == 0)
+        rc = load(runtime->view, error);
     if (rc == 0)
         rc = tp_model_open(runtime->view, 1, &runtime->model, error);
     if (rc == 0)

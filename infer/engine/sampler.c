@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct candidate {
     uint32_t token;
@@ -15,6 +16,7 @@ struct tp_sampler {
     struct tp_sampling sampling;
     size_t n;
     bool *seen;                   /* [n] */
+    float *penalised;             /* [n]; NULL without a penalty */
     struct candidate *candidates; /* [n] */
 };
 
@@ -27,7 +29,10 @@ int tp_sampler_new(const struct tp_sampling *sampling, size_t n, struct tp_sampl
                                    .n = n,
                                    .seen = calloc(n, sizeof *sampler->seen),
                                    .candidates = calloc(n, sizeof *sampler->candidates)};
-    if (sampler->seen == NULL || sampler->candidates == NULL) {
+    if (sampling->repetition_penalty != 1)
+        sampler->penalised = calloc(n, sizeof *sampler->penalised);
+    if (sampler->seen == NULL || sampler->candidates == NULL ||
+        (sampling->repetition_penalty != 1 && sampler->penalised == NULL)) {
         tp_sampler_free(sampler);
         return -ENOMEM;
     }
@@ -40,6 +45,7 @@ void tp_sampler_free(struct tp_sampler *sampler)
     if (sampler == NULL)
         return;
     free(sampler->seen);
+    free(sampler->penalised);
     free(sampler->candidates);
     free(sampler);
 }
@@ -79,15 +85,19 @@ double tp_random_uniform(uint64_t seed, uint64_t position)
 
 /* ---- choosing ---- */
 
-static void penalise(struct tp_sampler *sampler, float *logits)
+/* The logits with the penalty; where they are depends on whether there is one. */
+static const float *penalise(struct tp_sampler *sampler, const float *logits)
 {
     double penalty = sampler->sampling.repetition_penalty;
-    if (penalty == 1)
-        return;
+    if (sampler->penalised == NULL)
+        return logits;
+    memcpy(sampler->penalised, logits, sampler->n * sizeof *logits);
     for (size_t i = 0; i < sampler->n; i++) {
         if (sampler->seen[i])
-            logits[i] = (float)(logits[i] > 0 ? logits[i] / penalty : logits[i] * penalty);
+            sampler->penalised[i] =
+                (float)(logits[i] > 0 ? logits[i] / penalty : logits[i] * penalty);
     }
+    return sampler->penalised;
 }
 
 /* NaN never is the largest. */
@@ -101,60 +111,117 @@ static uint32_t find_largest(const float *logits, size_t n)
     return (uint32_t)best;
 }
 
-/* Largest first; the lower token among equals. */
-static int compare(const void *a, const void *b)
+/* ---- likeliest first ----
+ *
+ * Of 200,000 tokens a draw seldom needs more than a few hundred of the likeliest, and sorting all
+ * of them would take longer than a small model does. So they are a heap, from which the likeliest
+ * is taken as often as needed. What was taken lies behind the heap, the first at the very end. */
+
+static bool is_likelier(const struct candidate *a, const struct candidate *b)
 {
-    const struct candidate *left = a, *right = b;
-    if (left->logit != right->logit)
-        return left->logit > right->logit ? -1 : 1;
-    return left->token < right->token ? -1 : 1;
+    return a->logit != b->logit ? a->logit > b->logit : a->token < b->token;
 }
 
-/* Those that have any probability to speak of, likeliest first. */
-static size_t collect(struct tp_sampler *sampler, const float *logits, double largest)
+/* Puts `candidate` where it belongs below the place `at` of a heap of `n`. */
+static void sink(struct candidate *heap, size_t n, size_t at, struct candidate candidate)
+{
+    for (size_t child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && is_likelier(&heap[child + 1], &heap[child]))
+            child++;
+        if (!is_likelier(&heap[child], &candidate))
+            break;
+        heap[at] = heap[child];
+    }
+    heap[at] = candidate;
+}
+
+static void make_heap(struct candidate *candidates, size_t n)
+{
+    for (size_t i = n / 2; i-- > 0;)
+        sink(candidates, n, i, candidates[i]);
+}
+
+/* The likeliest of those left; `*n` > 0 of them. */
+static const struct candidate *take_likeliest(struct candidate *heap, size_t *n)
+{
+    struct candidate likeliest = heap[0];
+    *n -= 1;
+    sink(heap, *n, 0, heap[*n]);
+    heap[*n] = likeliest;
+    return &heap[*n];
+}
+
+/* Those that have any probability to speak of, as a heap, and the sum of their probabilities. */
+static size_t collect(struct tp_sampler *sampler, const float *logits, double largest,
+                      double *ret_sum)
 {
     /* exp(-60) of the likeliest: all of a vocabulary together is below one draw in 2^53. */
-    double lowest = largest - 60 * sampler->sampling.temperature;
+    double temperature = sampler->sampling.temperature, lowest = largest - 60 * temperature;
+    double sum = 0;
     size_t n = 0;
     for (size_t i = 0; i < sampler->n; i++) {
-        if (logits[i] >= lowest)
-            sampler->candidates[n++] = (struct candidate){
-                (uint32_t)i, logits[i], exp((logits[i] - largest) / sampler->sampling.temperature)};
+        if (!(logits[i] >= lowest))
+            continue;
+        double probability = exp((logits[i] - largest) / temperature);
+        sampler->candidates[n++] = (struct candidate){(uint32_t)i, logits[i], probability};
+        sum += probability;
     }
-    qsort(sampler->candidates, n, sizeof *sampler->candidates, compare);
+    make_heap(sampler->candidates, n);
+    *ret_sum = sum;
     return n;
 }
 
-static size_t cut(const struct tp_sampler *sampler, size_t n, double *ret_sum)
+/* Leaves the `n_taken` candidates that were taken from a heap that had `n`, as a heap. */
+static size_t keep_taken(struct candidate *candidates, size_t n, size_t n_taken)
 {
-    const struct tp_sampling *sampling = &sampler->sampling;
-    const struct candidate *candidates = sampler->candidates;
-    double sum = 0, kept = 0;
-    size_t n_kept = 0;
-    if (sampling->top_k > 0 && sampling->top_k < n)
-        n = sampling->top_k;
-    for (size_t i = 0; i < n; i++)
-        sum += candidates[i].probability;
-    while (n_kept < n && (n_kept == 0 || kept < sampling->top_p * sum) &&
-           candidates[n_kept].probability >= sampling->min_p * candidates[0].probability)
-        kept += candidates[n_kept++].probability;
-    *ret_sum = kept;
-    return n_kept;
+    memmove(candidates, candidates + (n - n_taken), n_taken * sizeof *candidates);
+    make_heap(candidates, n_taken);
+    return n_taken;
 }
 
-uint32_t tp_sampler_choose(struct tp_sampler *sampler, float *logits, uint64_t position)
+/* Top-k: gives how many of `n` candidates are left, and their sum. */
+static size_t cut_to_k(struct candidate *candidates, size_t n, size_t k, double *sum)
 {
-    double sum;
-    penalise(sampler, logits);
+    if (k == 0 || k >= n)
+        return n;
+    *sum = 0;
+    for (size_t left = n; left > n - k;)
+        *sum += take_likeliest(candidates, &left)->probability;
+    return keep_taken(candidates, n, k);
+}
+
+/* Top-p and min-p: the same. The likeliest always stays. */
+static size_t cut_to_p(struct candidate *candidates, size_t n, double top_p, double min_p,
+                       double *sum)
+{
+    double kept = 0, least = min_p * candidates[0].probability;
+    size_t left = n;
+    if (top_p >= 1 && min_p <= 0)
+        return n;
+    while (left == n || (left > 0 && kept < top_p * *sum && candidates[0].probability >= least))
+        kept += take_likeliest(candidates, &left)->probability;
+    *sum = kept;
+    return keep_taken(candidates, n, n - left);
+}
+
+uint32_t tp_sampler_choose(struct tp_sampler *sampler, const float *logits, uint64_t position)
+{
+    logits = penalise(sampler, logits);
+    const struct tp_sampling *sampling = &sampler->sampling;
+    struct candidate *candidates = sampler->candidates;
     uint32_t likeliest = find_largest(logits, sampler->n);
-    if (!(sampler->sampling.temperature > 0) || !isfinite(logits[likeliest]))
+    if (!(sampling->temperature > 0) || !isfinite(logits[likeliest]))
         return likeliest;
-    size_t n = cut(sampler, collect(sampler, logits, logits[likeliest]), &sum);
-    double left = tp_random_uniform(sampler->sampling.seed, position) * sum;
-    for (size_t i = 0; i < n; i++) {
-        left -= sampler->candidates[i].probability;
-        if (left < 0)
-            return sampler->candidates[i].token;
+    double sum;
+    size_t n = collect(sampler, logits, logits[likeliest], &sum);
+    n = cut_to_k(candidates, n, sampling->top_k, &sum);
+    n = cut_to_p(candidates, n, sampling->top_p, sampling->min_p, &sum);
+    double draw = tp_random_uniform(sampling->seed, position) * sum;
+    uint32_t token = likeliest;
+    for (size_t left = n; left > 0 && draw >= 0;) {
+        const struct candidate *next = take_likeliest(candidates, &left);
+        draw -= next->probability;
+        token = next->token;
     }
-    return sampler->candidates[n - 1].token;
+    return token;
 }

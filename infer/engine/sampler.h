@@ -30,8 +30,8 @@ void tp_sampler_free(struct tp_sampler *sampler);
 /* A token is in the text now: the repetition penalty knows it. */
 void tp_sampler_note(struct tp_sampler *sampler, uint32_t token);
 
-/* The token for position `position`; `logits` [n] are used up. */
-uint32_t tp_sampler_choose(struct tp_sampler *sampler, float *logits, uint64_t position);
+/* The token for position `position`, from `logits` [n]. */
+uint32_t tp_sampler_choose(struct tp_sampler *sampler, const float *logits, uint64_t position);
 
 /* Uniform in [0, 1), 53 bits. */
 double tp_random_uniform(uint64_t seed, uint64_t position);

@@ -18,6 +18,8 @@ enum {
     HUGE_PAGE_BYTES = 2 << 20,
     PLACE_ALIGNMENT = 64, /* as in the files */
     PAGE_BYTES_MIN = 4096,
+    SAMPLE_BYTES = 1 << 20, /* of each SAMPLE_EVERY: the kernel looks at 5 million pages a second */
+    SAMPLE_EVERY = 16 << 20,
 };
 
 const char *const tp_placement_names[] = {"mapped", "huge", NULL};
@@ -165,6 +167,36 @@ static int place(struct tp_weights_view *view, struct tp_error *error)
     }
     return 0;
 }
+
+/* ---- what is there ---- */
+
+static void count_cached(const uint8_t *begin, size_t length, size_t *ret_cached, size_t *ret_all)
+{
+    unsigned char present[SAMPLE_BYTES / PAGE_BYTES_MIN + 1];
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), before = (uintptr_t)begin % page;
+    size_t n = (length + before + page - 1) / page;
+    if (mincore((void *)(begin - before), length + before, present) < 0)
+        memset(present, 1, n);
+    *ret_all += n;
+    for (size_t i = 0; i < n; i++)
+        *ret_cached += present[i] & 1;
+}
+
+double tp_weights_view_cached(const struct tp_weights_view *view)
+{
+    size_t cached = 0, all = 0;
+    for (size_t i = 0; i < view->manifest.n_tensors; i++) {
+        const struct tp_weights_array *array = &view->arrays[i];
+        uint64_t nbytes = array->mapping != NULL ? array->tensor->nbytes : 0;
+        for (uint64_t at = 0; at < nbytes; at += SAMPLE_EVERY) {
+            size_t length = nbytes - at < SAMPLE_BYTES ? (size_t)(nbytes - at) : SAMPLE_BYTES;
+            count_cached((const uint8_t *)array->data + at, length, &cached, &all);
+        }
+    }
+    return all > 0 ? (double)cached / (double)all : 1;
+}
+
+/* ---- loading ---- */
 
 int tp_weights_view_load(struct tp_weights_view *view, enum tp_placement placement,
                          size_t n_workers, enum tp_progress_style progress,

@@ -19,6 +19,10 @@ enum tp_placement { TP_PLACEMENT_MAPPED, TP_PLACEMENT_HUGE_PAGES };
 /* The names of the placements, NULL at the end, in the order of the enum. */
 extern const char *const tp_placement_names[];
 
+/* How much of a mapped view the page cache has, from 0 to 1: a sample. 1 where the kernel does not
+ * tell. */
+double tp_weights_view_cached(const struct tp_weights_view *view);
+
 struct tp_load_report {
     uint64_t bytes;         /* that were loaded */
     uint64_t private_bytes; /* memory that is this process's own */

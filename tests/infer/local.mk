@@ -5,11 +5,13 @@ INFER_TESTS = \
 	tests/infer/test_chat.py \
 	tests/infer/test_forward.py \
 	tests/infer/test_run.py \
+	tests/infer/test_run_exact.py \
 	tests/infer/test_tokenizer.py \
 	tests/infer/test_weights.py
 
 EXTRA_DIST += \
 	$(INFER_TESTS) \
+	tests/infer/run_support.py \
 	tests/infer/support.py \
 	tests/infer/text_support.py
 

@@ -25,6 +25,7 @@ unit_tests = \
 	tests/unit/test-infer-layers \
 	tests/unit/test-infer-multiply \
 	tests/unit/test-json \
+	tests/unit/test-lookup \
 	tests/unit/test-manifest \
 	tests/unit/test-model-config \
 	tests/unit/test-names \
@@ -33,6 +34,7 @@ unit_tests = \
 	tests/unit/test-packed \
 	tests/unit/test-rope \
 	tests/unit/test-safetensors \
+	tests/unit/test-stop-strings \
 	tests/unit/test-tile \
 	tests/unit/test-unpack \
 	tests/unit/test-tokenizer \
@@ -89,6 +91,10 @@ tests_unit_test_json_SOURCES = tests/unit/test_json.c
 tests_unit_test_json_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_json_LDADD = $(UNIT_LIBS)
 
+tests_unit_test_lookup_SOURCES = tests/unit/test_lookup.c
+tests_unit_test_lookup_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_lookup_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
+
 tests_unit_test_manifest_SOURCES = tests/unit/test_manifest.c
 tests_unit_test_manifest_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_manifest_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
@@ -119,6 +125,10 @@ tests_unit_test_rope_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
 tests_unit_test_safetensors_SOURCES = tests/unit/read_file.h tests/unit/test_safetensors.c
 tests_unit_test_safetensors_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_safetensors_LDADD = $(UNIT_LIBS)
+
+tests_unit_test_stop_strings_SOURCES = tests/unit/test_stop_strings.c
+tests_unit_test_stop_strings_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_stop_strings_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
 
 tests_unit_test_tile_SOURCES = fs/export/convert/tile.c tests/unit/test_tile.c
 tests_unit_test_tile_CFLAGS = $(UNIT_CFLAGS)

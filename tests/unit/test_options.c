@@ -137,6 +137,7 @@ Test(choices, are_exact)
 static const struct tp_option options[] = {
     {"size", 's', "SIZE", "how large"},
     {"color", 0, "NAME", "which"},
+    {"draft", 'd', "[=N]", "some, or N"},
     {"verbose", 'v', NULL, "say more\non two lines"},
     {"very-long-name-of-an-option", 0, "VALUE", "fills the left column"},
     {NULL, 0, NULL, NULL},
@@ -214,6 +215,8 @@ Test(options, in_every_form)
     check_parse("--size=1 --size=2", "size=1;size=2;", "");
     check_parse("--col=red", "color=red;", "");
     check_parse("--size -v", "size=-v;", "");
+    check_parse("--draft 5", "draft=-;", "5");
+    check_parse("--draft=5 -d -d6 a", "draft=5;draft=-;draft=6;", "a");
 }
 
 Test(options, may_stand_behind_arguments)
@@ -304,6 +307,7 @@ Test(options, help_names_them_all, .init = cr_redirect_stdout)
     cr_expect(contains(text, "Usage: prog [OPTION...] INPUT\nDoes it.\n"));
     cr_expect(contains(text, "  -s, --size=SIZE             how large\n"));
     cr_expect(contains(text, "      --color=NAME            which\n"));
+    cr_expect(contains(text, "  -d, --draft[=N]             some, or N\n"));
     cr_expect(contains(text, "  -v, --verbose               say more\n"
                              "                              on two lines\n"));
     cr_expect(contains(text, "--very-long-name-of-an-option=VALUE\n"
