@@ -1,6 +1,7 @@
 /* `tpinfer trace`: writes down what happens inside while a text is read. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -35,7 +36,7 @@ static const struct tp_option options[] = {
 
 static const struct tp_program program = {
     .name = "tpinfer trace",
-    .arguments = "VIEW",
+    .arguments = "--dump=DIR VIEW",
     .summary = "Writes down what happens inside the model while it reads a text.",
     .options = options,
     .notes = "DIR gets a .npy file for each stage of each layer, and index.json.\n",
@@ -163,6 +164,7 @@ static int write_trace(struct command *command, struct tp_error *error)
 
 static int run(struct command *command, const char *path, struct tp_error *error)
 {
+    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error like a full disk */
     int rc =
         tp_runtime_open(&command->runtime, path, &command->engine, command->prompt != NULL, error);
     if (rc == 0)
