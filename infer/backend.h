@@ -34,9 +34,27 @@ struct tp_step_item {
 };
 
 /* For looking into a step: called with values [rows][columns] as they are made, in the order of the
- * items' tokens. `layer` counts from 0. Names: "embedding", "attention" and "mlp" (what is added to
- * the residual stream), "router" (the chosen experts' numbers, as float), "residual" (after a
- * layer), "norm" (the last one). */
+ * items' tokens. T tokens, N tokens whose logits are wanted, K experts a token; `layer` counts from
+ * 0, and is the number of layers for "norm". What is called, in this order:
+ *
+ *     "embedding"       [T][hidden]          the residual stream before the first layer
+ *     of each layer:
+ *     "input_norm"      [T][hidden]          what queries, keys and values are made of
+ *     "queries"         [T][heads][head]     turned to their positions, not scaled
+ *     "keys", "values"  [T][KV heads][head]  keys turned; as --kv-type f32 keeps them
+ *     "mixed"           [T][heads][head]     values, weighted by the attention
+ *     "attention"       [T][hidden]          mixed by o: what is added to the residual stream
+ *     "mlp_norm"        [T][hidden]          what the experts (or the dense layer) are given
+ *     "router_logits"   [T][experts]         bias included; mixtures only, like the next two
+ *     "router_experts"  [T][K]               the numbers of the chosen, as float, best first
+ *     "router_weights"  [T][K]               their shares
+ *     "mlp"             [T][hidden]          what is added to the residual stream
+ *     "residual"        [T][hidden]          the stream after the layer
+ *     in the end:
+ *     "norm"            [N][hidden]          what the head is given
+ *
+ * What grows with the square of the text (scores) or with its experts' inner size is left out: it
+ * follows from these and the weights. */
 struct tp_trace {
     void (*see)(void *context, const char *name, size_t layer, const float *values, size_t rows,
                 size_t columns);

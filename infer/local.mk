@@ -45,6 +45,13 @@ libinfer_a_SOURCES = \
 	infer/tokenizer/unicode_new.c infer/tokenizer/unicode_new.h \
 	infer/tokenizer/utf8.c infer/tokenizer/utf8.h \
 	infer/tokenizer/vocabulary.c infer/tokenizer/vocabulary.h \
+	infer/validate/difference.c infer/validate/difference.h \
+	infer/validate/feed.c infer/validate/feed.h \
+	infer/validate/goldens.c infer/validate/goldens.h \
+	infer/validate/inside.c infer/validate/inside.h \
+	infer/validate/judge.c infer/validate/judge.h \
+	infer/validate/npy_file.c infer/validate/npy_file.h \
+	infer/validate/validate.c infer/validate/validate.h \
 	infer/weights/load.c infer/weights/load.h \
 	infer/weights/manifest.c infer/weights/manifest.h \
 	infer/weights/mapping.c infer/weights/mapping.h \
@@ -65,6 +72,8 @@ tpinfer_SOURCES = \
 	infer/cli/chat_text.c infer/cli/chat_text.h \
 	infer/cli/command_run.c \
 	infer/cli/command_tokenize.c \
+	infer/cli/command_trace.c \
+	infer/cli/command_validate.c \
 	infer/cli/commands.h \
 	infer/cli/dialogue_arguments.c infer/cli/dialogue_arguments.h \
 	infer/cli/engine_arguments.c infer/cli/engine_arguments.h \
@@ -79,5 +88,7 @@ tpinfer_SOURCES = \
 	infer/cli/sampling_arguments.c infer/cli/sampling_arguments.h \
 	infer/cli/standard_input.c infer/cli/standard_input.h \
 	infer/cli/token_ids.c infer/cli/token_ids.h
+	infer/cli/trace_files.c infer/cli/trace_files.h \
+	infer/cli/validate_report.c infer/cli/validate_report.h
 tpinfer_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS)
 tpinfer_LDADD = $(INFER_LIBS)

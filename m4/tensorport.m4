@@ -31,6 +31,7 @@ AC_DEFUN([TP_SANITIZERS], [
   AS_IF([test "x$enable_sanitizers" != xno],
     [SANITIZER_CFLAGS="-fsanitize=$enable_sanitizers -fno-omit-frame-pointer -fno-sanitize-recover=all"])
   AC_SUBST([SANITIZER_CFLAGS])
+  AM_CONDITIONAL([SANITIZED], [test "x$enable_sanitizers" != xno])
 ])
 
 # TP_SYSTEMD

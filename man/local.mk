@@ -16,4 +16,6 @@ dist_man_MANS = \
 	man/tpinfer-run.1 \
 	man/tpinfer-template.5 \
 	man/tpinfer-tokenize.1 \
+	man/tpinfer-trace.1 \
+	man/tpinfer-validate.1 \
 	man/tpinfer.1

@@ -5,5 +5,7 @@
 
 int tp_command_run(int argc, char **argv);
 int tp_command_tokenize(int argc, char **argv);
+int tp_command_trace(int argc, char **argv);
+int tp_command_validate(int argc, char **argv);
 
 #endif

@@ -51,7 +51,8 @@ struct tp_backend_options tp_engine_arguments_backend(const struct tp_engine_arg
                                        .pin = arguments->pin,
                                        .bf16_activations = arguments->bf16_activations,
                                        .bf16_cache = arguments->bf16_cache,
-                                       .step_max = TP_STEP_MAX};
+                                       .step_max = arguments->step_max > 0 ? arguments->step_max
+                                                                           : TP_STEP_MAX};
 }
 
 size_t tp_engine_arguments_context(const struct tp_engine_arguments *arguments,

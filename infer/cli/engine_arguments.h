@@ -27,6 +27,7 @@ struct tp_engine_arguments {
     size_t context; /* 0: not given */
     size_t threads; /* 0: one for each physical core */
     bool pin, bf16_activations, bf16_cache;
+    size_t step_max; /* tokens in one step; 0: TP_STEP_MAX */
 };
 
 /* Takes the option if it is one of the table's. 0, or -EINVAL with a message. */

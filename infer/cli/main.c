@@ -12,6 +12,8 @@ static const struct {
 } commands[] = {
     {"run", tp_command_run, "answer a prompt, or go on with a text"},
     {"tokenize", tp_command_tokenize, "turn text into token ids, and back"},
+    {"trace", tp_command_trace, "write down what happens inside"},
+    {"validate", tp_command_validate, "compare with a reference"},
 };
 
 static void print_help(void)

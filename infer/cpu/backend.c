@@ -116,6 +116,17 @@ static void see(const struct tp_trace *trace, const char *name, size_t layer, co
         trace->see(trace->context, name, layer, values, rows, columns);
 }
 
+static void see_router(const struct tp_trace *trace, struct tp_mixture *mixture,
+                       const struct tp_model_config *config, size_t layer, size_t rows)
+{
+    size_t k = config->n_experts_per_token;
+    if (trace == NULL)
+        return;
+    see(trace, "router_logits", layer, mixture->logits, rows, config->n_experts);
+    see(trace, "router_experts", layer, tp_mixture_choices(mixture, rows), rows, k);
+    see(trace, "router_weights", layer, mixture->weights, rows, k);
+}
+
 static struct tp_vectors vectors_of(const float *x, size_t rows, size_t columns)
 {
     return (struct tp_vectors){
@@ -207,11 +218,18 @@ static int compute_layer(struct tp_backend *cpu, const struct tp_step_item *item
 
     tp_rms_norm_rows(workspace, cpu->x, layer->input_norm, rows, c->hidden_size, c->rms_norm_eps,
                      cpu->normed);
+    see(trace, "input_norm", i, cpu->normed, rows, c->hidden_size);
     int rc = project_heads(cpu, layer, rows);
-    if (rc == 0)
-        rc = attend(cpu, items, n, i);
-    if (rc == 0)
-        rc = project(cpu, cpu->mixed, &layer->o, layer->o_bias, rows, cpu->update);
+    if (rc < 0)
+        return rc;
+    see(trace, "queries", i, cpu->queries, rows, c->n_heads * c->head_dim);
+    see(trace, "keys", i, cpu->keys, rows, c->n_kv_heads * c->head_dim);
+    see(trace, "values", i, cpu->values, rows, c->n_kv_heads * c->head_dim);
+    rc = attend(cpu, items, n, i);
+    if (rc < 0)
+        return rc;
+    see(trace, "mixed", i, cpu->mixed, rows, c->n_heads * c->head_dim);
+    rc = project(cpu, cpu->mixed, &layer->o, layer->o_bias, rows, cpu->update);
     if (rc < 0)
         return rc;
     see(trace, "attention", i, cpu->update, rows, c->hidden_size);
@@ -219,14 +237,14 @@ static int compute_layer(struct tp_backend *cpu, const struct tp_step_item *item
 
     tp_rms_norm_rows(workspace, cpu->x, layer->mlp_norm, rows, c->hidden_size, c->rms_norm_eps,
                      cpu->normed);
+    see(trace, "mlp_norm", i, cpu->normed, rows, c->hidden_size);
     rc = c->n_experts > 0 ? tp_mixture_compute(&cpu->mixture, workspace, c, layer, cpu->activations,
                                                cpu->normed, rows, cpu->update)
                           : dense(cpu, layer, rows);
     if (rc < 0)
         return rc;
-    if (trace != NULL && c->n_experts > 0)
-        see(trace, "router", i, tp_mixture_choices(&cpu->mixture, rows), rows,
-            c->n_experts_per_token);
+    if (c->n_experts > 0)
+        see_router(trace, &cpu->mixture, c, i, rows);
     see(trace, "mlp", i, cpu->update, rows, c->hidden_size);
     tp_add_rows(workspace, cpu->x, cpu->update, rows, c->hidden_size);
     see(trace, "residual", i, cpu->x, rows, c->hidden_size);

@@ -51,7 +51,7 @@ int tp_session_step(struct tp_session *session, const uint32_t *tokens, size_t n
                     float *logits, struct tp_error *error)
 {
     struct tp_step_item item = {session->sequence, tokens, n, n_logits};
-    int rc = session->kind->step(session->backend, &item, 1, logits, NULL);
+    int rc = session->kind->step(session->backend, &item, 1, logits, session->trace);
     if (rc == -ENOSPC)
         return tp_error_set(error, rc,
                             "the text no longer fits the context of %zu tokens; give a larger "

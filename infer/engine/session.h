@@ -16,6 +16,7 @@ struct tp_session {
     struct tp_sequence *sequence;
     uint32_t *tokens; /* [length] in room for [context] */
     size_t length;
+    const struct tp_trace *trace; /* the caller's, told of every step; NULL at first */
 };
 
 /* An empty one. -ENOMEM or -EOVERFLOW, with a message. */

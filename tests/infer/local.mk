@@ -7,13 +7,19 @@ INFER_TESTS = \
 	tests/infer/test_run.py \
 	tests/infer/test_run_exact.py \
 	tests/infer/test_tokenizer.py \
+	tests/infer/test_trace.py \
+	tests/infer/test_validate.py \
 	tests/infer/test_weights.py
 
 EXTRA_DIST += \
 	$(INFER_TESTS) \
 	tests/infer/run_support.py \
+	tests/infer/mutations.py \
+	tests/infer/reference_model.py \
 	tests/infer/support.py \
-	tests/infer/text_support.py
+	tests/infer/test_mutations.py \
+	tests/infer/text_support.py \
+	tests/infer/validate_20b.py
 
 if PYTHON_TESTS
 check_PROGRAMS += tests/infer/forward tests/infer/show-model
@@ -23,4 +29,15 @@ tests_infer_show_model_SOURCES = tests/infer/show_model.c
 tests_infer_show_model_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(CRYPTO_CFLAGS)
 tests_infer_show_model_LDADD = $(INFER_LIBS) $(CRYPTO_LIBS)
 TESTS += $(INFER_TESTS)
+# Makes programs of its own, with lines broken, as this build makes them. With sanitizers that takes
+# too long, and they have nothing to say about it.
+if !SANITIZED
+TESTS += tests/infer/test_mutations.py
 endif
+endif
+
+# The true shape: a checkpoint of 13.8 GB, made if CHECKPOINT does not name it; too large for check.
+# The goldens belong to what 'tensorport synth --preset 20b' writes.
+validate-20b: all
+	$(AM_V_at)$(AM_TESTS_ENVIRONMENT) $(PYTHON) $(srcdir)/tests/infer/validate_20b.py $(CHECKPOINT)
+.PHONY: validate-20b

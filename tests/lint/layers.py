@@ -12,6 +12,7 @@ Behind the files of the view, knowing nothing of how they are made:
 
     infer/cli -> infer/engine -> infer/backend.h <- infer/cpu
                  infer/backend.h, infer/cpu -> infer/model -> infer/weights -> fs/base, decode
+    infer/cli -> infer/validate -> infer/engine, infer/model
     infer/cli -> infer/chat -> infer/tokenizer                              -> fs/base, decode
 """
 
@@ -46,11 +47,12 @@ KNOWS = {
         "infer": ("infer/model",),  # backend.h
         "infer/chat": ("infer/tokenizer",),
         "infer/cli": ("infer", "infer/chat", "infer/cpu", "infer/engine", "infer/model",
-                      "infer/tokenizer", "infer/weights"),
+                      "infer/tokenizer", "infer/validate", "infer/weights"),
         "infer/cpu": ("infer", "infer/model", "infer/weights"),
         "infer/engine": ("infer", "infer/model"),
         "infer/model": ("infer/weights",),
         "infer/tokenizer": (),
+        "infer/validate": ("infer", "infer/engine", "infer/model"),
         "infer/weights": (),
     }.items()},
     "fs/mount": {"decode", "fs/base", "fs/cache", "fs/checkpoint", "fs/view", "fs/mount"},
