@@ -65,7 +65,7 @@ static double median(double *values, int n)
 
 static const char *type_name(enum tp_matrix_type type)
 {
-    static const char *const names[] = {"F32", "F16", "BF16", "MXFP4"};
+    static const char *const names[] = {"F32", "F16", "BF16", "MXFP4", "INT8"};
     return names[type];
 }
 
@@ -200,18 +200,25 @@ static void bench_decode(struct bench *bench, const struct shape *shape, size_t 
     print(bench, name, "GB/s", ours, "read loop", other);
 }
 
+static bool has_pairs(enum tp_matrix_type type)
+{
+    return type != TP_MATRIX_F32 && type != TP_MATRIX_F16;
+}
+
 static void bench_decoding(struct bench *bench)
 {
     static const struct shape shapes[] = {
-        {TP_MATRIX_BF16, 2880, HIDDEN},  {TP_MATRIX_BF16, 4096, HIDDEN},
-        {TP_MATRIX_BF16, 2880, 4096},    {TP_MATRIX_BF16, 201088, HIDDEN},
-        {TP_MATRIX_MXFP4, 5760, HIDDEN}, {TP_MATRIX_MXFP4, 2880, HIDDEN},
-        {TP_MATRIX_F32, 2880, HIDDEN},   {TP_MATRIX_F16, 2880, HIDDEN},
+        {TP_MATRIX_BF16, 2880, HIDDEN},   {TP_MATRIX_BF16, 4096, HIDDEN},
+        {TP_MATRIX_BF16, 2880, 4096},     {TP_MATRIX_BF16, 201088, HIDDEN},
+        {TP_MATRIX_MXFP4, 5760, HIDDEN},  {TP_MATRIX_MXFP4, 2880, HIDDEN},
+        {TP_MATRIX_F32, 2880, HIDDEN},    {TP_MATRIX_F16, 2880, HIDDEN},
+        {TP_MATRIX_INT8, 4096, HIDDEN},   {TP_MATRIX_INT8, 2880, 4096},
+        {TP_MATRIX_INT8, 201088, HIDDEN},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         size_t at_once = shapes[i].type == TP_MATRIX_MXFP4 ? 4 : 1;
         bench_decode(bench, &shapes[i], 1, TP_ACTIVATIONS_F32, at_once);
-        if (shapes[i].type == TP_MATRIX_BF16 || shapes[i].type == TP_MATRIX_MXFP4)
+        if (has_pairs(shapes[i].type))
             bench_decode(bench, &shapes[i], 1, TP_ACTIVATIONS_BF16, at_once);
     }
     for (size_t n = 2; n <= 8; n *= 2) {
@@ -219,6 +226,7 @@ static void bench_decoding(struct bench *bench)
         bench_decode(bench, &shapes[1], n, TP_ACTIVATIONS_BF16, 1);
         bench_decode(bench, &shapes[4], n, TP_ACTIVATIONS_F32, 4);
         bench_decode(bench, &shapes[4], n, TP_ACTIVATIONS_BF16, 4);
+        bench_decode(bench, &shapes[8], n, TP_ACTIVATIONS_F32, 1);
     }
 }
 
@@ -279,12 +287,13 @@ static void bench_prefills(struct bench *bench)
         {TP_MATRIX_BF16, 4096, HIDDEN},  {TP_MATRIX_BF16, 2880, 4096},
         {TP_MATRIX_MXFP4, 5760, HIDDEN}, {TP_MATRIX_MXFP4, 2880, HIDDEN},
         {TP_MATRIX_F32, 2880, HIDDEN},   {TP_MATRIX_F16, 2880, HIDDEN},
+        {TP_MATRIX_INT8, 4096, HIDDEN},
     };
     static const size_t counts[] = {16, 64, 128, 512};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         for (size_t n = 0; n < sizeof counts / sizeof counts[0]; n++) {
             bench_prefill(bench, &shapes[i], counts[n], TP_ACTIVATIONS_F32);
-            if (shapes[i].type == TP_MATRIX_BF16 || shapes[i].type == TP_MATRIX_MXFP4)
+            if (has_pairs(shapes[i].type))
                 bench_prefill(bench, &shapes[i], counts[n], TP_ACTIVATIONS_BF16);
         }
     }

@@ -1,13 +1,16 @@
 # What tells how fast it is; see bench/README.md. The programs are built with everything else, so
 # that they stay compilable.
-noinst_PROGRAMS += bench/blocks bench/codec bench/infer_kernels bench/nullfs bench/reader \
-	bench/tokenizer bench/weights
+noinst_PROGRAMS += bench/blocks bench/codec bench/decode bench/infer_kernels bench/nullfs \
+	bench/reader bench/tokenizer bench/weights
 
 bench_blocks_SOURCES = bench/blocks.c
 bench_blocks_LDADD = $(DECODE_LIBS)
 
 bench_codec_SOURCES = bench/codec.c
 bench_codec_LDADD = $(DECODE_LIBS)
+
+bench_decode_SOURCES = bench/decode.c
+bench_decode_LDADD = $(INFER_LIBS)
 
 bench_infer_kernels_SOURCES = \
 	bench/infer_kernels.c \
@@ -32,6 +35,7 @@ EXTRA_DIST += \
 	bench/checkpoints.py \
 	bench/codec.py \
 	bench/convert_worker.py \
+	bench/decode.py \
 	bench/exports.py \
 	bench/kernels.py \
 	bench/load_worker.py \

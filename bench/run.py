@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Callable
 
 import codec
+import decode
 import exports
 import kernels
 import loads
@@ -47,6 +48,7 @@ CASES = [
     Case("disk", reads.disk_source),
     Case("codecs", codec.codecs),
     Case("kernels", kernels.kernels),
+    Case("decode", decode.decode),
     Case("pack", pack.pack),
     Case("20b", model.model_20b),
     Case("copied", loads.copied),
@@ -90,7 +92,7 @@ def parse(arguments):
 def find_programs(build):
     programs = {"tensorport-mount": build / "tensorport-mount", "nullfs": build / "bench/nullfs",
                 "reader": build / "bench/reader", "codec": build / "bench/codec",
-                "blocks": build / "bench/blocks",
+                "blocks": build / "bench/blocks", "decode": build / "bench/decode",
                 "infer_kernels": build / "bench/infer_kernels",
                 "tokenizer": build / "bench/tokenizer"}
     for path in programs.values():

@@ -20,6 +20,7 @@ struct tp_backend_options {
     bool pin;         /* each to a processor */
     bool bf16_activations;
     bool bf16_cache; /* keys and values */
+    bool int8_dense; /* dense matrices in 8 bits, in memory of the backend's own */
     size_t step_max; /* tokens of all sequences in one step, at least 1 */
 };
 
@@ -66,7 +67,8 @@ struct tp_backend; /* an open one */
 struct tp_backend_kind {
     const char *name;
 
-    /* `model` must outlive it. -ENOMEM and what threads cost, with a message. */
+    /* `model` must outlive it. -ENOMEM, what threads cost, and -EDOM when int8_dense meets a weight
+     * that is not finite; with a message. */
     int (*open)(const struct tp_model *model, const struct tp_backend_options *options,
                 struct tp_backend **ret_backend, struct tp_error *error);
     void (*close)(struct tp_backend *backend);

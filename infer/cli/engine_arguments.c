@@ -16,28 +16,33 @@ static int parse_size(const char *value, uint64_t most, size_t *ret_size, struct
     return rc;
 }
 
-static int parse_type(const char *value, bool *ret_bf16, struct tp_error *error)
+/* Of two names, whether it is the second: the one that is not the default. */
+static int parse_second(const char *value, const char *const *names, bool *ret_second,
+                        struct tp_error *error)
 {
-    static const char *const types[] = {"f32", "bf16", NULL};
-    size_t type;
-    int rc = tp_parse_choice(value, types, &type, error);
+    size_t name;
+    int rc = tp_parse_choice(value, names, &name, error);
     if (rc == 0)
-        *ret_bf16 = type == 1;
+        *ret_second = name == 1;
     return rc;
 }
 
 int tp_engine_arguments_handle(struct tp_engine_arguments *arguments, const char *name,
                                const char *value, bool *ret_known, struct tp_error *error)
 {
+    static const char *const float_types[] = {"f32", "bf16", NULL};
+    static const char *const dense_types[] = {"source", "int8", NULL};
     *ret_known = true;
     if (strcmp(name, "context") == 0)
         return parse_size(value, UINT32_MAX, &arguments->context, error);
     if (strcmp(name, "threads") == 0)
         return parse_size(value, THREADS_MAX, &arguments->threads, error);
     if (strcmp(name, "activations") == 0)
-        return parse_type(value, &arguments->bf16_activations, error);
+        return parse_second(value, float_types, &arguments->bf16_activations, error);
     if (strcmp(name, "kv-type") == 0)
-        return parse_type(value, &arguments->bf16_cache, error);
+        return parse_second(value, float_types, &arguments->bf16_cache, error);
+    if (strcmp(name, "dense") == 0)
+        return parse_second(value, dense_types, &arguments->int8_dense, error);
     if (strcmp(name, "pin") == 0)
         arguments->pin = true;
     else
@@ -51,6 +56,7 @@ struct tp_backend_options tp_engine_arguments_backend(const struct tp_engine_arg
                                        .pin = arguments->pin,
                                        .bf16_activations = arguments->bf16_activations,
                                        .bf16_cache = arguments->bf16_cache,
+                                       .int8_dense = arguments->int8_dense,
                                        .step_max = arguments->step_max > 0 ? arguments->step_max
                                                                            : TP_STEP_MAX};
 }

@@ -17,6 +17,9 @@
         {"threads", 't', "N", "threads (default: one for each physical core)"},                    \
         {"pin", 0, NULL, "keep each thread on a processor of its own"},                            \
         {"activations", 0, "TYPE", "f32 (default), or bf16: rounded before products"},             \
+        {"dense", 0, "TYPE",                                                                       \
+         "source (default): dense weights as they are, or int8: in 8\n"                            \
+         "bits, faster and not exact"},                                                            \
     {                                                                                              \
         "kv-type", 0, "TYPE", "f32 (default), or bf16: half the memory for the context"            \
     }
@@ -26,7 +29,7 @@ enum { TP_STEP_MAX = 512 }; /* tokens of a prompt taken in at a time */
 struct tp_engine_arguments {
     size_t context; /* 0: not given */
     size_t threads; /* 0: one for each physical core */
-    bool pin, bf16_activations, bf16_cache;
+    bool pin, bf16_activations, bf16_cache, int8_dense;
     size_t step_max; /* tokens in one step; 0: TP_STEP_MAX */
 };
 

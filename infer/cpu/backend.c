@@ -13,6 +13,7 @@
 #include "infer/cpu/layers.h"
 #include "infer/cpu/mixture.h"
 #include "infer/cpu/multiply.h"
+#include "infer/cpu/quantized.h"
 #include "infer/cpu/sequence.h"
 #include "infer/cpu/workspace.h"
 
@@ -21,6 +22,7 @@ struct tp_backend {
     struct tp_backend_options options;
     enum tp_activations activations;
     struct tp_workspace workspace;
+    struct tp_quantized quantized; /* where options.int8_dense: then `model` is its model */
     struct tp_mixture mixture;
     /* [T][...], T up to options.step_max */
     float *x;                        /* [H]: the residual stream */
@@ -68,6 +70,7 @@ static void cpu_close(struct tp_backend *cpu)
         free(*buffer);
     free(cpu->attentions);
     tp_mixture_fini(&cpu->mixture);
+    tp_quantized_clear(&cpu->quantized);
     tp_workspace_fini(&cpu->workspace);
     free(cpu);
 }
@@ -100,6 +103,10 @@ static int cpu_open(const struct tp_model *model, const struct tp_backend_option
         tp_workspace_init(&cpu->workspace, tp_kernels(), options->n_threads, options->pin, error);
     if (rc == 0 && (rc = allocate(cpu)) < 0)
         tp_error_set(error, rc, "out of memory");
+    if (rc == 0 && options->int8_dense) {
+        rc = tp_quantized_init(&cpu->quantized, model, &cpu->workspace, error);
+        cpu->model = &cpu->quantized.model;
+    }
     if (rc < 0)
         cpu_close(cpu);
     else

@@ -1,8 +1,8 @@
 /* The loops of the CPU backend: one table of functions for each instruction set.
  *
  * Numerical policy.
- *  - Values and sums are float32. Weights are used exactly as stored, MXFP4 included; subnormals
- *    are kept.
+ *  - Values and sums are float32. Weights are used exactly as stored, MXFP4 and INT8 included;
+ *    subnormals are kept.
  *  - A sum over columns always runs in the same order within one table: columns go in blocks of 32
  *    to a fixed set of lanes (even columns of a vector's worth first, then odd ones), each lane
  *    is one chain of multiply-adds from the first column to the last, and the lanes are added by
@@ -10,8 +10,10 @@
  *    among few or among many, by however many threads; and a matrix gives the same bits in any
  *    type that holds its values.
  *  - With activations in BF16 they are rounded to nearest even first. A table that has a product of
- *    BF16 pairs uses it for weights in BF16 and MXFP4 (it treats subnormal numbers as zero);
- *    everything else multiplies the rounded activations in float32.
+ *    BF16 pairs uses it for weights in BF16, MXFP4 and INT8 (it treats subnormal numbers as zero);
+ *    everything else multiplies the rounded activations in float32. A weight of INT8, which has up
+ *    to 15 significant bits, is rounded to BF16 for it: that adds a twentieth to the squares of
+ *    the errors that its 8 bits have made.
  *  - Tables differ from each other in the last bits.
  *
  * No allocation, no threads, no failure here; multiply.h, layers.h and attention.h share the work
@@ -117,6 +119,10 @@ struct tp_kernels {
                   const struct tp_attention_sums *part_sums, const float *part_mixed, size_t n);
     /* mixed[n] /= total */
     void (*divide)(float *mixed, size_t n, float total);
+
+    /* Makes a row of TP_MATRIX_INT8 of x[columns]; see quantize.inc. All tables make the same one.
+     * False, and anything in `row`, when a number is not finite. */
+    bool (*quantize)(const float *x, size_t columns, uint8_t *row);
 };
 
 /* The best table for this machine, or the one that TENSORPORT_ISA names; see tp_codecs(), which

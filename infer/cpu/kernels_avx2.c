@@ -17,6 +17,8 @@
 
 #include "infer/cpu/attend.inc"
 
+#include "infer/cpu/quantize.inc"
+
 #include "infer/cpu/table.inc"
 
 const struct tp_kernels tp_kernels_avx2 = KERNEL_TABLE("avx2", NULL);

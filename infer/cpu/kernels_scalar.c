@@ -16,6 +16,8 @@
 
 #include "infer/cpu/attend.inc"
 
+#include "infer/cpu/quantize.inc"
+
 #include "infer/cpu/table.inc"
 
 const struct tp_kernels tp_kernels_scalar = KERNEL_TABLE("scalar", NULL);

@@ -5,6 +5,7 @@
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "infer/cpu/mxfp4_tables.h"
 
@@ -68,7 +69,7 @@ static inline floats load_bf16(const uint16_t *p)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
 
-/* The next four give 32 columns: for each 2 x LANES of them the even ones, then the odd ones. */
+/* The next five give 32 columns: for each 2 x LANES of them the even ones, then the odd ones. */
 
 static inline void expand_f32(const float *p, floats w[PARTS])
 {
@@ -112,6 +113,37 @@ static inline void expand_mxfp4(const uint8_t *codes, uint8_t scale, floats w[PA
         w[2 * i] = look_up(magnitudes, bytes);
         w[2 * i + 1] = look_up(magnitudes, _mm256_srli_epi32(bytes, 4));
     }
+}
+
+/* A scale is BF16, the upper half of a float32; what stands before it is always there. */
+static inline floats load_scale(const uint8_t *scale)
+{
+    int32_t bits;
+    memcpy(&bits, scale - 2, sizeof bits);
+    return _mm256_castsi256_ps(
+        _mm256_and_si256(_mm256_set1_epi32(bits), _mm256_set1_epi32((int)0xffff0000)));
+}
+
+/* All even columns come before the odd ones; a part is 8 of either. */
+static inline void expand_int8(const uint8_t *bytes, const uint8_t *scale, floats w[PARTS])
+{
+    floats factor = load_scale(scale);
+#pragma GCC unroll 8
+    for (size_t i = 0; i < PARTS; i++) {
+        const uint8_t *at = bytes + i % 2 * 16 + i / 2 * LANES;
+        __m256i part = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)at));
+        w[i] = _mm256_mul_ps(_mm256_cvtepi32_ps(part), factor);
+    }
+}
+
+/* The low byte of each lane. */
+static inline void store_bytes(uint8_t *p, integers x)
+{
+    const __m256i lowest = _mm256_set1_epi64x(0x0c080400);
+    __m256i bytes = _mm256_shuffle_epi8((__m256i)x, lowest);
+    __m128i halves =
+        _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+    _mm_storel_epi64((__m128i *)p, halves);
 }
 
 #endif

@@ -5,6 +5,7 @@
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "infer/cpu/mxfp4_tables.h"
 
@@ -69,7 +70,7 @@ static inline floats load_bf16(const uint16_t *p)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
-/* The next four give 32 columns: for each 2 x LANES of them the even ones, then the odd ones. */
+/* The next five give 32 columns: for each 2 x LANES of them the even ones, then the odd ones. */
 
 static inline void expand_f32(const float *p, floats w[PARTS])
 {
@@ -96,6 +97,31 @@ static inline void expand_mxfp4(const uint8_t *codes, uint8_t scale, floats w[PA
     __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)codes));
     w[0] = _mm512_permutexvar_ps(bytes, numbers);
     w[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), numbers);
+}
+
+/* A scale is BF16, the upper half of a float32; what stands before it is always there. */
+static inline floats load_scale(const uint8_t *scale)
+{
+    int32_t bits;
+    memcpy(&bits, scale - 2, sizeof bits);
+    return _mm512_castsi512_ps(
+        _mm512_and_si512(_mm512_set1_epi32(bits), _mm512_set1_epi32((int)0xffff0000)));
+}
+
+static inline void expand_int8(const uint8_t *bytes, const uint8_t *scale, floats w[PARTS])
+{
+    floats factor = load_scale(scale);
+#pragma GCC unroll 8
+    for (size_t i = 0; i < PARTS; i++) {
+        __m128i part = _mm_loadu_si128((const __m128i *)(bytes + i * LANES));
+        w[i] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(part)), factor);
+    }
+}
+
+/* The low byte of each lane. */
+static inline void store_bytes(uint8_t *p, integers x)
+{
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)x));
 }
 
 #endif

@@ -89,7 +89,7 @@ static inline float from_f16(uint16_t half)
     return sign != 0 ? -x : x;
 }
 
-/* The next four give 32 columns: for each 2 x LANES of them the even ones, then the odd ones. */
+/* The next five give 32 columns: for each 2 x LANES of them the even ones, then the odd ones. */
 
 static inline void expand_f32(const float *p, floats w[PARTS])
 {
@@ -119,6 +119,26 @@ static inline void expand_mxfp4(const uint8_t *codes, uint8_t scale, floats w[PA
         numbers[2 * i + 1] = from_bits(tp_mxfp4_f32[scale][codes[i] >> 4]);
     }
     expand_f32(numbers, w);
+}
+
+/* All even columns come before the odd ones; a part is 4 of either. */
+static inline void expand_int8(const uint8_t *bytes, const uint8_t *scale, floats w[PARTS])
+{
+    const int8_t *numbers = (const int8_t *)bytes;
+    uint16_t bits;
+    memcpy(&bits, scale, sizeof bits);
+#pragma GCC unroll 8
+    for (size_t i = 0; i < PARTS; i++) {
+        const int8_t *at = numbers + i % 2 * 16 + i / 2 * LANES;
+        w[i] = (floats){at[0], at[1], at[2], at[3]} * broadcast(from_bits((uint32_t)bits << 16));
+    }
+}
+
+/* The low byte of each lane. */
+static inline void store_bytes(uint8_t *p, integers x)
+{
+    for (size_t lane = 0; lane < LANES; lane++)
+        p[lane] = (uint8_t)x[lane];
 }
 
 #endif

@@ -20,6 +20,8 @@ libinfer_a_SOURCES += \
 	infer/cpu/products.inc \
 	infer/cpu/products_f32.inc \
 	infer/cpu/products_tables.inc \
+	infer/cpu/quantize.inc \
+	infer/cpu/quantized.c infer/cpu/quantized.h \
 	infer/cpu/sequence.c infer/cpu/sequence.h \
 	infer/cpu/table.inc \
 	infer/cpu/workspace.c infer/cpu/workspace.h \

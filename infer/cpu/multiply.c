@@ -30,7 +30,8 @@ enum { FLOATS, PAIRS };
 
 static int form_of(const struct multiplication *m, const struct tp_product *product)
 {
-    bool in_bf16 = product->w.type == TP_MATRIX_BF16 || product->w.type == TP_MATRIX_MXFP4;
+    enum tp_matrix_type type = product->w.type;
+    bool in_bf16 = type == TP_MATRIX_BF16 || type == TP_MATRIX_MXFP4 || type == TP_MATRIX_INT8;
     return m->activations == TP_ACTIVATIONS_BF16 && m->kernels->bf16_pairs != NULL && in_bf16
                ? PAIRS
                : FLOATS;

@@ -21,10 +21,25 @@ static inline __m512i look_up(const uint8_t *codes, uint8_t scale)
     return _mm512_permutexvar_epi16(indices, _mm512_load_si512(tp_mxfp4_bf16[scale]));
 }
 
-static inline __attribute__((always_inline)) void
-expand_block(enum tp_matrix_type type, const uint8_t *values, uint8_t scale, __m512i w[1])
+/* byte * scale has up to 15 bits and is rounded to the nearest BF16; the even columns, then the odd
+ * ones, are put in turns. */
+static inline __m512i round_int8(const uint8_t *bytes, const uint8_t *scale)
 {
-    w[0] = type == TP_MATRIX_MXFP4 ? look_up(values, scale) : _mm512_loadu_si512(values);
+    const __m512i turns =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    floats parts[PARTS];
+    expand_int8(bytes, scale, parts);
+    return _mm512_permutexvar_epi16(turns, (__m512i)_mm512_cvtne2ps_pbh(parts[1], parts[0]));
+}
+
+static inline __attribute__((always_inline)) void
+expand_block(enum tp_matrix_type type, const uint8_t *values, const uint8_t *scale, __m512i w[1])
+{
+    if (type == TP_MATRIX_MXFP4)
+        w[0] = look_up(values, *scale);
+    else
+        w[0] = type == TP_MATRIX_INT8 ? round_int8(values, scale) : _mm512_loadu_si512(values);
 }
 
 static inline floats product(__m512i w, __m512i x, floats before)
@@ -34,7 +49,7 @@ static inline floats product(__m512i w, __m512i x, floats before)
 
 #include "infer/cpu/products.inc"
 
-#define PRODUCT_TYPES X(TP_MATRIX_BF16) X(TP_MATRIX_MXFP4)
+#define PRODUCT_TYPES X(TP_MATRIX_BF16) X(TP_MATRIX_MXFP4) X(TP_MATRIX_INT8)
 #include "infer/cpu/products_tables.inc"
 
 static void pack(const float *x, size_t columns, void *packed)

@@ -3,7 +3,8 @@
  *     forward VIEW CHUNK THREADS N_LOGITS < ids > logits
  *
  * `ids`: uint32 each. In chunks of CHUNK tokens; the logits of the last N_LOGITS positions come out
- * as float32 [n][vocabulary]. */
+ * as float32 [n][vocabulary]. BF16 and INT8 in the environment are --activations bf16 and
+ * --dense int8. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,7 +34,8 @@ int main(int argc, char **argv)
     size_t n = fread(ids, sizeof *ids, TOKENS_MAX, stdin);
     struct tp_backend_options options = {.n_threads = strtoul(argv[3], NULL, 10),
                                          .step_max = chunk,
-                                         .bf16_activations = getenv("BF16") != NULL};
+                                         .bf16_activations = getenv("BF16") != NULL,
+                                         .int8_dense = getenv("INT8") != NULL};
     const struct tp_backend_kind *cpu = &tp_backend_cpu;
     if (tp_weights_view_open(argv[1], &view, &error) < 0 ||
         tp_model_open(view, 1, &model, &error) < 0 ||

@@ -22,6 +22,7 @@ unit_tests = \
 	tests/unit/test-dtype \
 	tests/unit/test-extents \
 	tests/unit/test-infer-attention \
+	tests/unit/test-infer-int8 \
 	tests/unit/test-infer-layers \
 	tests/unit/test-infer-multiply \
 	tests/unit/test-json \
@@ -74,6 +75,12 @@ tests_unit_test_infer_attention_SOURCES = \
 	tests/unit/test_infer_attention.c
 tests_unit_test_infer_attention_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_infer_attention_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
+
+tests_unit_test_infer_int8_SOURCES = \
+	tests/unit/test_infer.h \
+	tests/unit/test_infer_int8.c
+tests_unit_test_infer_int8_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_infer_int8_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
 
 tests_unit_test_infer_layers_SOURCES = \
 	tests/unit/test_infer.h \
