@@ -9,10 +9,7 @@ bench_blocks_LDADD = $(DECODE_LIBS)
 bench_codec_SOURCES = bench/codec.c
 bench_codec_LDADD = $(DECODE_LIBS)
 
-bench_infer_kernels_SOURCES = \
-	bench/infer_kernels.c \
-	bench/infer_peaks.c \
-	bench/infer_peaks.h
+bench_infer_kernels_SOURCES = bench/infer_kernels.c
 bench_infer_kernels_LDADD = $(INFER_LIBS)
 
 bench_nullfs_SOURCES = bench/nullfs.c
