@@ -8,17 +8,19 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from support import BUILD, PROGRAM, main, must, test
+from support import BUILD, PROGRAM, main, test
 
 TOP = Path(os.environ.get("TP_TEST_SRCDIR") or Path(__file__).resolve().parents[2]).resolve()
 PAGES = TOP / "man"
+COMMANDERS = {"tensorport": PROGRAM, "tpinfer": BUILD / "tpinfer"}  # programs that have commands
 OPTION = re.compile(r"^  (?:-(.), |    )--([a-z0-9-]+)(?:=(\S+))?(?: |$)", re.MULTILINE)
-# Described once for all commands, in tensorport(1).
+# Described once for all commands, in tensorport(1) and tpinfer(1).
 COMMON = {("h", "help", ""), ("V", "version", "")}
 
 
-def commands():
-    return re.findall(r"^  ([a-z][a-z0-9-]*) +\S", must("--help"), re.MULTILINE)
+def commands(name):
+    """Of a program: {command: summary}"""
+    return dict(re.findall(r"^  ([a-z][a-z0-9-]*) +(\S.*)", help_text(COMMANDERS[name]), re.MULTILINE))
 
 
 def help_text(*command):
@@ -32,7 +34,8 @@ def programs():
     """(name, command, page) of each."""
     mount = BUILD / "tensorport-mount"
     return [("tensorport-mount", [mount], PAGES / "tensorport-mount.8"),
-            *((f"tensorport-{name}", [PROGRAM, name], PAGES / f"tensorport-{name}.1") for name in commands())]
+            *((f"{program}-{name}", [path, name], PAGES / f"{program}-{name}.1")
+              for program, path in COMMANDERS.items() for name in commands(program))]
 
 
 # ---------------------------------------------------------------- roff, as far as pages use it
@@ -89,7 +92,7 @@ def help_and_pages_have_the_same_options():
             faults.append(f"{name} has no page {page.name}")
             continue
         said, written = set(OPTION.findall(help_text(*command))), options_of_page(page)
-        assert COMMON <= said and len(said) == len(re.findall("^  .*--[a-z]", help_text(*command), re.M))
+        assert COMMON <= said and len(said) == len(re.findall("^  (?:-.,|   ) --", help_text(*command), re.M))
         if name == "tensorport-mount":
             assert COMMON <= written
         faults += [f"{page.name} lacks --{long}, which '{name} --help' has: {(short, long, argument)}"
@@ -114,9 +117,9 @@ def pages_have_the_arguments_of_help():
 
 @test
 def every_page_belongs_to_a_program():
-    known = {page.name for _, _, page in programs()} | {"tensorport.1"}
+    known = {page.name for _, _, page in programs()} | {f"{name}.1" for name in COMMANDERS}
     faults = [f"{page.name} describes no command" for page in sorted(PAGES.glob("*.[18]"))
-              if page.name.startswith("tensorport") and page.name not in known]
+              if page.name not in known]
     listed = re.findall(r"man/(\S+\.\d)", (PAGES / "local.mk").read_text())
     faults += [f"{page.name} is not in man/local.mk" for page in sorted(PAGES.glob("*.[0-9]"))
                if page.name not in listed]
@@ -124,15 +127,16 @@ def every_page_belongs_to_a_program():
 
 
 @test
-def overview_lists_every_command():
+def overviews_list_every_command():
     """With the summary that --help has."""
-    page = PAGES / "tensorport.1"
-    text = section(page, "COMMANDS")
-    wanted = [f"{name}: tensorport-{name}(1)" for name in commands()]
-    assert tags(text) == wanted, f"expected in this order: {wanted}; found: {tags(text)}"
-    assert COMMON == options_of_page(page)
-    for name, summary in re.findall(r"^  ([a-z][a-z0-9-]*) +(\S.*)", must("--help"), re.MULTILINE):
-        assert f"{summary[0].upper()}{summary[1:]}." in unformat(text), f"{page.name} says something else: {summary}"
+    for program in COMMANDERS:
+        page = PAGES / f"{program}.1"
+        text = section(page, "COMMANDS")
+        wanted = [f"{name}: {program}-{name}(1)" for name in commands(program)]
+        assert tags(text) == wanted, f"expected in this order: {wanted}; found: {tags(text)}"
+        for name, summary in commands(program).items():
+            assert f"{summary[0].upper()}{summary[1:]}." in unformat(text), f"{page.name} says something else: {summary}"
+    assert COMMON == options_of_page(PAGES / "tensorport.1")
 
 
 @test
@@ -142,7 +146,7 @@ def titles_and_references_are_right():
         name, number = page.name.rsplit(".", 1)
         assert text.startswith(f".TH {name.upper()} {number} "), page.name
         assert re.search(rf"^\.SH NAME\n{re.escape(name)} \\- [a-z]", text, re.MULTILINE), page.name
-        for other, other_number in re.findall(r"^\.BR (tensorport[a-z-]*) \((\d)\)", text, re.MULTILINE):
+        for other, other_number in re.findall(r"^\.BR ((?:tensorport|tpinfer)[a-z-]*) \((\d)\)", text, re.MULTILINE):
             assert (PAGES / f"{other}.{other_number}").exists(), f"{page.name}: no page {other}({other_number})"
 
 
