@@ -30,6 +30,7 @@ EXTRA_DIST += \
 	bench/codec.py \
 	bench/convert_worker.py \
 	bench/exports.py \
+	bench/infer.py \
 	bench/kernels.py \
 	bench/load_worker.py \
 	bench/loads.py \
@@ -38,11 +39,13 @@ EXTRA_DIST += \
 	bench/model.py \
 	bench/mounts.py \
 	bench/pack.py \
+	bench/plot_infer.py \
 	bench/reads.py \
 	bench/report.py \
 	bench/run.py \
 	bench/tokenizer.py \
-	bench/tokenizer_worker.py
+	bench/tokenizer_worker.py \
+	bench/write_gguf.py
 
 # make bench BENCHFLAGS='--quick --only direct'
 .PHONY: bench

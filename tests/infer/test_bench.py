@@ -294,7 +294,7 @@ def interrupts_keep_what_is_done():
     """And the bar is gone from the terminal."""
     with Mount(checkpoint("small")) as mount, scratch() as folder:
         terminal, other = pty.openpty()
-        process = subprocess.Popen([TPINFER, "bench", mount.path, "-p", "4", "-d", "3", "-n", "400", "-r", "400",
+        process = subprocess.Popen([TPINFER, "bench", mount.path, "-p", "4", "-d", "3", "-n", "400", "-r", "60",
                                     "-b", "1,2", "--json", folder / "a.json", "--csv", folder / "a.csv"],
                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=other)
         try:
