@@ -17,9 +17,9 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "bench/infer_peaks.h"
 #include "infer/cpu/attention.h"
 #include "infer/cpu/multiply.h"
+#include "infer/cpu/peaks.h"
 
 enum { MAX_RUNS = 99, HIDDEN = 2880 };
 
@@ -124,7 +124,7 @@ static void read_piece(void *context, size_t item, size_t thread)
 {
     const struct bench *bench = context;
     (void)thread;
-    bench_read(bench->weights + item * READ_PIECE, READ_PIECE);
+    tp_peak_read(bench->weights + item * READ_PIECE, READ_PIECE);
 }
 
 static double read_seconds(struct bench *bench, size_t bytes)
@@ -236,7 +236,7 @@ static void compute_piece(void *context, size_t item, size_t thread)
 {
     (void)item;
     (void)thread;
-    *(bool *)context ? bench_multiply_bf16() : bench_multiply_f32();
+    tp_peak_multiply(tp_kernels(), *(bool *)context);
 }
 
 static double peak(struct bench *bench, bool bf16)
@@ -244,8 +244,8 @@ static double peak(struct bench *bench, bool bf16)
     enum { PIECES = 64 };
     double start = now(bench);
     tp_pool_run(bench->workspace.pool, PIECES, compute_piece, &bf16);
-    return 1e-9 * PIECES * (bf16 ? bench_multiply_bf16() : bench_multiply_f32()) /
-           (now(bench) - start);
+    double seconds = now(bench) - start;
+    return 1e-9 * PIECES * tp_peak_multiply(bench->workspace.kernels, bf16) / seconds;
 }
 
 static void bench_prefill(struct bench *bench, const struct shape *shape, size_t n_vectors,

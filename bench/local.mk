@@ -16,6 +16,7 @@ bench_infer_kernels_SOURCES = \
 	bench/infer_kernels.c \
 	bench/infer_peaks.c \
 	bench/infer_peaks.h
+bench_infer_kernels_SOURCES = bench/infer_kernels.c
 bench_infer_kernels_LDADD = $(INFER_LIBS)
 
 bench_nullfs_SOURCES = bench/nullfs.c
@@ -37,6 +38,7 @@ EXTRA_DIST += \
 	bench/convert_worker.py \
 	bench/decode.py \
 	bench/exports.py \
+	bench/infer.py \
 	bench/kernels.py \
 	bench/load_worker.py \
 	bench/loads.py \
@@ -45,11 +47,13 @@ EXTRA_DIST += \
 	bench/model.py \
 	bench/mounts.py \
 	bench/pack.py \
+	bench/plot_infer.py \
 	bench/reads.py \
 	bench/report.py \
 	bench/run.py \
 	bench/tokenizer.py \
-	bench/tokenizer_worker.py
+	bench/tokenizer_worker.py \
+	bench/write_gguf.py
 
 # make bench BENCHFLAGS='--quick --only direct'
 .PHONY: bench

@@ -18,6 +18,7 @@ from typing import Callable
 import codec
 import decode
 import exports
+import infer
 import kernels
 import loads
 import model
@@ -51,6 +52,7 @@ CASES = [
     Case("decode", decode.decode),
     Case("pack", pack.pack),
     Case("20b", model.model_20b),
+    Case("infer", infer.infer),
     Case("copied", loads.copied),
     Case("converted", loads.converted),
     Case("page-faults", loads.page_faults),
@@ -76,6 +78,9 @@ def parse(arguments):
                         help="a folder on a disk (default: %(default)s)")
     parser.add_argument("--model-20b", type=Path, metavar="DIR",
                         help="a checkpoint of gpt-oss-20b's shape: 'tensorport synth --preset 20b'")
+    parser.add_argument("--llama-bench", type=Path, metavar="PROGRAM", help="llama.cpp's")
+    parser.add_argument("--gguf", type=Path, metavar="FILE",
+                        help="the same weights for it: write_gguf.py makes it")
     parser.add_argument("--model-mid", type=Path, metavar="DIR",
                         help="the same with --preset mid (default: made for the run)")
     parser.add_argument("--tokenizer", type=Path, metavar="FILE",
@@ -94,7 +99,7 @@ def find_programs(build):
                 "reader": build / "bench/reader", "codec": build / "bench/codec",
                 "blocks": build / "bench/blocks", "decode": build / "bench/decode",
                 "infer_kernels": build / "bench/infer_kernels",
-                "tokenizer": build / "bench/tokenizer"}
+                "tokenizer": build / "bench/tokenizer", "tpinfer": build / "tpinfer"}
     for path in programs.values():
         if not os.access(path, os.X_OK):
             sys.exit(f"{path} is missing: run 'make' first, or give --build-dir")

@@ -62,6 +62,15 @@ struct tp_trace {
     void *context;
 };
 
+/* What the machine does at most, with the backend's threads and instructions. */
+struct tp_backend_limits {
+    const char *instructions; /* "avx512" */
+    size_t n_threads;
+    double read_bandwidth;             /* bytes a second, of memory far larger than the caches */
+    double read_bandwidth_small_pages; /* the same in pages as files have them */
+    double multiply_adds;              /* a second, of the kind that products use; 0: not known */
+};
+
 struct tp_backend; /* an open one */
 
 struct tp_backend_kind {
@@ -90,6 +99,11 @@ struct tp_backend_kind {
      * changed then. */
     int (*step)(struct tp_backend *backend, const struct tp_step_item *items, size_t n,
                 float *logits, const struct tp_trace *trace);
+
+    /* Measures, in a second or less, and in up to 1/8 of the machine's memory. -ENOMEM with a
+     * message. */
+    int (*measure)(struct tp_backend *backend, struct tp_backend_limits *ret_limits,
+                   struct tp_error *error);
 };
 
 extern const struct tp_backend_kind tp_backend_cpu;

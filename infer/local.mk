@@ -12,6 +12,7 @@ libinfer_a_SOURCES = \
 	infer/chat/harmony_tools.c \
 	infer/chat/prompt.c infer/chat/prompt.h \
 	infer/chat/template.c infer/chat/template.h \
+	infer/engine/batch.c infer/engine/batch.h \
 	infer/engine/generate.c infer/engine/generate.h \
 	infer/engine/logprobs.c infer/engine/logprobs.h \
 	infer/engine/lookup.c infer/engine/lookup.h \
@@ -19,6 +20,7 @@ libinfer_a_SOURCES = \
 	infer/engine/session.c infer/engine/session.h \
 	infer/model/config.c infer/model/config.h \
 	infer/model/config_rope.c infer/model/config_rope.h \
+	infer/model/cost.c infer/model/cost.h \
 	infer/model/faults.c infer/model/faults.h \
 	infer/model/fields.c infer/model/fields.h \
 	infer/model/memory.c infer/model/memory.h \
@@ -69,7 +71,11 @@ INFER_LIBS += libfs.a $(DECODE_LIBS) $(CJSON_LIBS) $(PCRE2_LIBS)
 bin_PROGRAMS += tpinfer
 tpinfer_SOURCES = \
 	infer/cli/answer_text.c infer/cli/answer_text.h \
+	infer/cli/bench_case.c infer/cli/bench_case.h \
+	infer/cli/bench_prompts.c infer/cli/bench_prompts.h \
+	infer/cli/bench_report.c infer/cli/bench_report.h \
 	infer/cli/chat_text.c infer/cli/chat_text.h \
+	infer/cli/command_bench.c \
 	infer/cli/command_run.c \
 	infer/cli/command_tokenize.c \
 	infer/cli/command_trace.c \

@@ -13,6 +13,7 @@
 #include "infer/cpu/layers.h"
 #include "infer/cpu/mixture.h"
 #include "infer/cpu/multiply.h"
+#include "infer/cpu/peaks.h"
 #include "infer/cpu/quantized.h"
 #include "infer/cpu/sequence.h"
 #include "infer/cpu/workspace.h"
@@ -362,6 +363,14 @@ static size_t cpu_sequence_context(const struct tp_sequence *sequence)
     return sequence->context;
 }
 
+/* ---- what it could do at most ---- */
+
+static int cpu_measure(struct tp_backend *cpu, struct tp_backend_limits *ret_limits,
+                       struct tp_error *error)
+{
+    return tp_peaks_measure(&cpu->workspace, cpu->options.bf16_activations, ret_limits, error);
+}
+
 const struct tp_backend_kind tp_backend_cpu = {
     .name = "cpu",
     .open = cpu_open,
@@ -373,4 +382,5 @@ const struct tp_backend_kind tp_backend_cpu = {
     .sequence_context = cpu_sequence_context,
     .sequence_cut = tp_sequence_cut,
     .step = cpu_step,
+    .measure = cpu_measure,
 };

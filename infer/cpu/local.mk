@@ -16,6 +16,7 @@ libinfer_a_SOURCES += \
 	infer/cpu/mixture.c infer/cpu/mixture.h \
 	infer/cpu/multiply.c infer/cpu/multiply.h \
 	infer/cpu/mxfp4_tables.c infer/cpu/mxfp4_tables.h \
+	infer/cpu/peaks.c infer/cpu/peaks.h \
 	infer/cpu/pool.c infer/cpu/pool.h \
 	infer/cpu/products.inc \
 	infer/cpu/products_f32.inc \

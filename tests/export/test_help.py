@@ -13,13 +13,14 @@ from support import BUILD, PROGRAM, main, test
 TOP = Path(os.environ.get("TP_TEST_SRCDIR") or Path(__file__).resolve().parents[2]).resolve()
 PAGES = TOP / "man"
 OPTION = re.compile(r"^  (?:-(.), |    )--([a-z0-9-]+)(\[?=\S+)?(?: |$)", re.MULTILINE)
-# Described once for all commands, in tensorport(1).
+# Described once for all commands, in tensorport(1) and tpinfer(1).
 COMMON = {("h", "help", ""), ("V", "version", "")}
-WITH_COMMANDS = {"tensorport": PROGRAM, "tpinfer": BUILD / "tpinfer"}
+COMMANDERS = {"tensorport": PROGRAM, "tpinfer": BUILD / "tpinfer"}  # programs that have commands
 
 
 def commands(name):
-    return re.findall(r"^  ([a-z][a-z0-9-]*) +\S", help_text(WITH_COMMANDS[name]), re.MULTILINE)
+    """Of a program: {command: summary}"""
+    return dict(re.findall(r"^  ([a-z][a-z0-9-]*) +(\S.*)", help_text(COMMANDERS[name]), re.MULTILINE))
 
 
 def help_text(*command):
@@ -34,7 +35,7 @@ def programs():
     mount = BUILD / "tensorport-mount"
     return [("tensorport-mount", [mount], PAGES / "tensorport-mount.8"),
             *((f"{program}-{name}", [path, name], PAGES / f"{program}-{name}.1")
-              for program, path in WITH_COMMANDS.items() for name in commands(program))]
+              for program, path in COMMANDERS.items() for name in commands(program))]
 
 
 # ---------------------------------------------------------------- roff, as far as pages use it
@@ -116,8 +117,9 @@ def pages_have_the_arguments_of_help():
 
 @test
 def every_page_belongs_to_a_program():
-    known = {page.name for _, _, page in programs()} | {f"{name}.1" for name in WITH_COMMANDS}
-    faults = [f"{page.name} describes no command" for page in sorted(PAGES.glob("*.[18]")) if page.name not in known]
+    known = {page.name for _, _, page in programs()} | {f"{name}.1" for name in COMMANDERS}
+    faults = [f"{page.name} describes no command" for page in sorted(PAGES.glob("*.[18]"))
+              if page.name not in known]
     listed = re.findall(r"man/(\S+\.\d)", (PAGES / "local.mk").read_text())
     faults += [f"{page.name} is not in man/local.mk" for page in sorted(PAGES.glob("*.[0-9]"))
                if page.name not in listed]
@@ -125,14 +127,14 @@ def every_page_belongs_to_a_program():
 
 
 @test
-def overview_lists_every_command():
+def overviews_list_every_command():
     """With the summary that --help has."""
-    for program, path in WITH_COMMANDS.items():
+    for program in COMMANDERS:
         page = PAGES / f"{program}.1"
         text = section(page, "COMMANDS")
         wanted = [f"{name}: {program}-{name}(1)" for name in commands(program)]
         assert tags(text) == wanted, f"expected in this order: {wanted}; found: {tags(text)}"
-        for name, summary in re.findall(r"^  ([a-z][a-z0-9-]*) +(\S.*)", help_text(path), re.MULTILINE):
+        for name, summary in commands(program).items():
             assert f"{summary[0].upper()}{summary[1:]}." in unformat(text), f"{page.name} says something else: {summary}"
     assert COMMON == options_of_page(PAGES / "tensorport.1")
 

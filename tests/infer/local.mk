@@ -2,6 +2,7 @@
 # gave for the same input. The tests share the harness of tests/mount. Vectors of the o200k vocabulary
 # need what is not ours to distribute; where it is missing, the names of the tests say so.
 INFER_TESTS = \
+	tests/infer/test_bench.py \
 	tests/infer/test_chat.py \
 	tests/infer/test_forward.py \
 	tests/infer/test_int8.py \
