@@ -93,7 +93,7 @@ tpinfer_SOURCES = \
 	infer/cli/runtime.c infer/cli/runtime.h \
 	infer/cli/sampling_arguments.c infer/cli/sampling_arguments.h \
 	infer/cli/standard_input.c infer/cli/standard_input.h \
-	infer/cli/token_ids.c infer/cli/token_ids.h
+	infer/cli/token_ids.c infer/cli/token_ids.h \
 	infer/cli/trace_files.c infer/cli/trace_files.h \
 	infer/cli/validate_report.c infer/cli/validate_report.h
 tpinfer_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS)

@@ -54,7 +54,7 @@ int tp_batch_open(const struct tp_backend_kind *kind, struct tp_backend *backend
 {
     struct tp_batch batch = {
         .kind = kind, .backend = backend, .model = model, .n = n, .step_max = options->step_max};
-    tp_model_cost(model, options->bf16_cache, &batch.cost);
+    tp_model_cost(model, options->bf16_cache, options->int8_dense, &batch.cost);
     int rc = allocate(&batch, context, error);
     if (rc < 0)
         tp_batch_close(&batch);
@@ -71,7 +71,7 @@ static void see(void *context, const char *name, size_t layer, const float *valu
 {
     struct tp_batch *batch = context;
     uint64_t n = 0;
-    if (strcmp(name, "router") != 0)
+    if (strcmp(name, "router_experts") != 0)
         return;
     memset(batch->chosen, 0, batch->model->config.n_experts * sizeof *batch->chosen);
     for (size_t i = 0; i < rows * columns; i++) {

@@ -6,6 +6,14 @@ static uint64_t matrix_bytes(const struct tp_matrix *matrix)
     return matrix->values == NULL ? 0 : tp_matrix_bytes(matrix) + scales;
 }
 
+/* Of one that a backend may have made smaller. */
+static uint64_t dense_bytes(const struct tp_matrix *matrix, bool int8)
+{
+    if (!int8 || matrix->values == NULL)
+        return matrix_bytes(matrix);
+    return (uint64_t)matrix->rows * tp_int8_row_bytes(matrix->columns);
+}
+
 static uint64_t vector_bytes(const float *vector, size_t n)
 {
     return vector == NULL ? 0 : n * sizeof *vector;
@@ -17,14 +25,15 @@ static uint64_t multiply_adds(const struct tp_matrix *matrix)
 }
 
 /* What a layer has beside its experts. */
-static uint64_t layer_bytes(const struct tp_model_config *c, const struct tp_model_layer *layer)
+static uint64_t layer_bytes(const struct tp_model_config *c, const struct tp_model_layer *layer,
+                            bool int8_dense)
 {
-    const struct tp_matrix *matrices[] = {&layer->q,      &layer->k,    &layer->v,  &layer->o,
-                                          &layer->router, &layer->gate, &layer->up, &layer->down};
+    const struct tp_matrix *matrices[] = {&layer->q,    &layer->k,  &layer->v,   &layer->o,
+                                          &layer->gate, &layer->up, &layer->down};
     size_t query = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
-    uint64_t bytes = 0;
+    uint64_t bytes = matrix_bytes(&layer->router);
     for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++)
-        bytes += matrix_bytes(matrices[i]);
+        bytes += dense_bytes(matrices[i], int8_dense);
     return bytes + vector_bytes(layer->input_norm, c->hidden_size) +
            vector_bytes(layer->mlp_norm, c->hidden_size) + vector_bytes(layer->q_bias, query) +
            vector_bytes(layer->k_bias, kv) + vector_bytes(layer->v_bias, kv) +
@@ -46,18 +55,20 @@ static uint64_t layer_multiply_adds(const struct tp_model_config *c,
            expert * c->n_experts_per_token;
 }
 
-void tp_model_cost(const struct tp_model *model, bool bf16_cache, struct tp_model_cost *ret_cost)
+void tp_model_cost(const struct tp_model *model, bool bf16_cache, bool int8_dense,
+                   struct tp_model_cost *ret_cost)
 {
     const struct tp_model_config *c = &model->config;
     struct tp_model_cost cost = {
-        .head_bytes = matrix_bytes(&model->head) + vector_bytes(model->final_norm, c->hidden_size),
+        .head_bytes =
+            dense_bytes(&model->head, int8_dense) + vector_bytes(model->final_norm, c->hidden_size),
         .token_bytes = matrix_bytes(&model->embedding) / model->embedding.rows,
         .position_bytes = (uint64_t)2 * c->n_kv_heads * c->head_dim * (bf16_cache ? 2 : 4),
         .head_multiply_adds = multiply_adds(&model->head),
         .position_multiply_adds = (uint64_t)2 * c->n_heads * c->head_dim,
     };
     for (size_t i = 0; i < c->n_layers; i++) {
-        cost.layer_bytes += layer_bytes(c, &model->layers[i]);
+        cost.layer_bytes += layer_bytes(c, &model->layers[i], int8_dense);
         cost.layer_multiply_adds += layer_multiply_adds(c, &model->layers[i]);
     }
     *ret_cost = cost;

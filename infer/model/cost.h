@@ -1,7 +1,7 @@
 /* What computing tokens costs at least: bytes of weights and cache to be read, once each in a step,
- * and multiply-adds. Counted from the weights as they lie in memory, so that what a backend reaches
- * can be compared with what its machine can do. What is read twice, padding, activations and
- * stores do not count. */
+ * and multiply-adds. Counted from the weights as they lie in memory (or in 8 bits), so that what a
+ * backend reaches can be compared with what its machine can do. What is read twice, padding,
+ * activations and stores do not count. */
 #ifndef TENSORPORT_INFER_MODEL_COST_H
 #define TENSORPORT_INFER_MODEL_COST_H
 
@@ -22,7 +22,9 @@ struct tp_model_cost {
     uint64_t position_multiply_adds; /* for each pair of positions, in each layer: score and mix */
 };
 
-void tp_model_cost(const struct tp_model *model, bool bf16_cache, struct tp_model_cost *ret_cost);
+/* `bf16_cache` and `int8_dense` as a backend is told (infer/backend.h). */
+void tp_model_cost(const struct tp_model *model, bool bf16_cache, bool int8_dense,
+                   struct tp_model_cost *ret_cost);
 
 /* Bytes of one expert of a layer; 0 in a dense model. */
 uint64_t tp_model_expert_bytes(const struct tp_model *model, size_t layer);
