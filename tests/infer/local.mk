@@ -4,6 +4,7 @@
 INFER_TESTS = \
 	tests/infer/test_bench.py \
 	tests/infer/test_chat.py \
+	tests/infer/test_end_to_end.py \
 	tests/infer/test_forward.py \
 	tests/infer/test_int8.py \
 	tests/infer/test_run.py \
