@@ -97,12 +97,14 @@ static int read_text(struct command *command, struct tp_error *error)
 {
     const struct tp_runtime *runtime = &command->runtime;
     const struct tp_ids *ids = &command->ids;
-    int rc = command->token_ids != NULL
-                 ? read_ids(command, error)
-                 : tp_tokenizer_encode(runtime->tokenizer, command->prompt, strlen(command->prompt),
-                                       0, &command->ids, error);
+    int rc;
+    if (command->prompt != NULL)
+        rc = tp_tokenizer_encode(runtime->tokenizer, command->prompt, strlen(command->prompt), 0,
+                                 &command->ids, error);
+    else
+        rc = read_ids(command, error);
     if (rc < 0)
-        return tp_error_prefix(error, rc, command->token_ids != NULL ? "--token-ids" : "prompt");
+        return tp_error_prefix(error, rc, command->prompt != NULL ? "prompt" : "--token-ids");
     if (ids->n == 0)
         return tp_error_set(error, -EINVAL, "the text is empty: expected at least one token");
     for (size_t i = 0; i < ids->n; i++) {

@@ -1,5 +1,6 @@
 #include "infer/validate/goldens.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -281,10 +282,17 @@ static int list_margins(const struct reading *r)
     return 0;
 }
 
+static void copy_tokens(uint32_t *target, const struct tp_npy_file *tokens, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        target[i] = tokens->numbers[i];
+}
+
 /* Prompt and continuation become the text to be read, but for the last token. */
 static int join(const struct reading *r, const struct tp_npy_file *prompt,
                 const struct tp_npy_file *greedy)
 {
+    assert(prompt->n > 0 && greedy->n > 0);
     struct tp_golden_case *golden = r->golden;
     golden->n_tokens = prompt->n + greedy->n - 1;
     golden->n_best = greedy->n;
@@ -294,9 +302,9 @@ static int join(const struct reading *r, const struct tp_npy_file *prompt,
     golden->margins = calloc(golden->n_best, sizeof *golden->margins);
     if (golden->tokens == NULL || golden->best == NULL || golden->margins == NULL)
         return no_memory(r);
-    memcpy(golden->tokens, prompt->numbers, prompt->n * sizeof *golden->tokens);
-    memcpy(golden->tokens + prompt->n, greedy->numbers, (greedy->n - 1) * sizeof *golden->tokens);
-    memcpy(golden->best, greedy->numbers, greedy->n * sizeof *golden->best);
+    copy_tokens(golden->tokens, prompt, prompt->n);
+    copy_tokens(golden->tokens + prompt->n, greedy, greedy->n - 1);
+    copy_tokens(golden->best, greedy, greedy->n);
     return list_margins(r);
 }
 
