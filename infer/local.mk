@@ -15,10 +15,12 @@ libinfer_a_SOURCES = \
 	infer/engine/generate.c infer/engine/generate.h \
 	infer/engine/sampler.c infer/engine/sampler.h \
 	infer/engine/session.c infer/engine/session.h \
+	infer/engine/session_file.c infer/engine/session_file.h \
 	infer/model/config.c infer/model/config.h \
 	infer/model/config_rope.c infer/model/config_rope.h \
 	infer/model/faults.c infer/model/faults.h \
 	infer/model/fields.c infer/model/fields.h \
+	infer/model/fingerprint.c infer/model/fingerprint.h \
 	infer/model/memory.c infer/model/memory.h \
 	infer/model/model.c infer/model/model.h \
 	infer/model/rope.c infer/model/rope.h \
@@ -48,7 +50,7 @@ libinfer_a_SOURCES = \
 	infer/weights/matrix.h \
 	infer/weights/view.c infer/weights/view.h
 # The frequencies of the rotary embedding are rounded as their reference does it.
-libinfer_a_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(PCRE2_CFLAGS) -ffp-contract=off
+libinfer_a_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(PCRE2_CFLAGS) $(XXHASH_CFLAGS) -ffp-contract=off
 
 INFER_LIBS = libinfer.a
 

@@ -14,6 +14,7 @@ dist_man_MANS = \
 	man/tensorport-verify.1 \
 	man/tensorport.1 \
 	man/tpinfer-run.1 \
+	man/tpinfer-session.5 \
 	man/tpinfer-template.5 \
 	man/tpinfer-tokenize.1 \
 	man/tpinfer.1

@@ -5,6 +5,7 @@ INFER_TESTS = \
 	tests/infer/test_chat.py \
 	tests/infer/test_forward.py \
 	tests/infer/test_run.py \
+	tests/infer/test_session.py \
 	tests/infer/test_tokenizer.py \
 	tests/infer/test_weights.py
 
@@ -14,9 +15,12 @@ EXTRA_DIST += \
 	tests/infer/text_support.py
 
 if PYTHON_TESTS
-check_PROGRAMS += tests/infer/forward tests/infer/show-model
+check_PROGRAMS += tests/infer/forward tests/infer/session-file tests/infer/show-model
 tests_infer_forward_SOURCES = tests/infer/forward.c
 tests_infer_forward_LDADD = $(INFER_LIBS)
+tests_infer_session_file_SOURCES = tests/infer/session_file.c
+tests_infer_session_file_CFLAGS = $(AM_CFLAGS) $(XXHASH_CFLAGS)
+tests_infer_session_file_LDADD = $(INFER_LIBS) $(XXHASH_LIBS)
 tests_infer_show_model_SOURCES = tests/infer/show_model.c
 tests_infer_show_model_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(CRYPTO_CFLAGS)
 tests_infer_show_model_LDADD = $(INFER_LIBS) $(CRYPTO_LIBS)

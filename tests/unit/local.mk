@@ -33,6 +33,7 @@ unit_tests = \
 	tests/unit/test-packed \
 	tests/unit/test-rope \
 	tests/unit/test-safetensors \
+	tests/unit/test-sequence \
 	tests/unit/test-tile \
 	tests/unit/test-unpack \
 	tests/unit/test-tokenizer \
@@ -119,6 +120,10 @@ tests_unit_test_rope_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
 tests_unit_test_safetensors_SOURCES = tests/unit/read_file.h tests/unit/test_safetensors.c
 tests_unit_test_safetensors_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_safetensors_LDADD = $(UNIT_LIBS)
+
+tests_unit_test_sequence_SOURCES = tests/unit/test_infer.h tests/unit/test_sequence.c
+tests_unit_test_sequence_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_sequence_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
 
 tests_unit_test_tile_SOURCES = fs/export/convert/tile.c tests/unit/test_tile.c
 tests_unit_test_tile_CFLAGS = $(UNIT_CFLAGS)
