@@ -82,7 +82,8 @@ static bool print_token(void *context, uint32_t token)
 
 static void print_statistics(const struct tp_generate_report *report)
 {
-    static const char *const ends[] = {"length", "end of text", "context is full", "stopped"};
+    static const char *const ends[] = {"length", "end of text", "context is full", "stopped",
+                                       "interrupted"};
     double decoded = report->n_generated > 1 ? (double)(report->n_generated - 1) : 0;
     fprintf(stderr,
             "prompt: %zu tokens, %.2f s, %.1f tokens/s; generated: %zu tokens, %.2f s, %.1f "

@@ -13,13 +13,18 @@ struct generation {
     struct tp_generate_report report;
 };
 
+static bool is_interrupted(const struct generation *g)
+{
+    return g->options->interrupted != NULL && *g->options->interrupted != 0;
+}
+
 static int take_in(struct generation *g, const uint32_t *prompt, size_t n, struct tp_error *error)
 {
     g->report.n_prompt = n;
     g->report.n_reused = tp_session_keep(g->session, prompt, n);
     for (size_t i = 0; i < n; i++)
         tp_sampler_note(g->sampler, prompt[i]);
-    for (size_t at = g->report.n_reused; at < n; at += g->options->chunk) {
+    for (size_t at = g->report.n_reused; at < n && !is_interrupted(g); at += g->options->chunk) {
         size_t now = n - at < g->options->chunk ? n - at : g->options->chunk;
         int rc = tp_session_step(g->session, prompt + at, now, at + now == n, g->logits, error);
         if (rc < 0)
@@ -41,8 +46,8 @@ static int go_on(struct generation *g, tp_generate_token_fn *take, void *context
                  struct tp_error *error)
 {
     struct tp_session *session = g->session;
-    g->report.end = TP_END_LENGTH;
-    while (g->report.n_generated < g->options->n_most) {
+    g->report.end = is_interrupted(g) ? TP_END_INTERRUPTED : TP_END_LENGTH;
+    while (!is_interrupted(g) && g->report.n_generated < g->options->n_most) {
         uint32_t token = tp_sampler_choose(g->sampler, g->logits, session->length);
         tp_sampler_note(g->sampler, token);
         g->report.n_generated++;
@@ -64,6 +69,8 @@ static int go_on(struct generation *g, tp_generate_token_fn *take, void *context
         int rc = tp_session_step(session, &token, 1, 1, g->logits, error);
         if (rc < 0)
             return rc;
+        if (is_interrupted(g))
+            g->report.end = TP_END_INTERRUPTED;
     }
     return 0;
 }

@@ -2,6 +2,7 @@
 #ifndef TENSORPORT_INFER_ENGINE_GENERATE_H
 #define TENSORPORT_INFER_ENGINE_GENERATE_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,9 +16,17 @@ struct tp_generate_options {
     size_t n_most;   /* tokens to generate at most */
     size_t chunk;    /* tokens of the prompt in one step, at most the backend's step_max */
     bool ignore_eos; /* go on after a token that ends the text */
+    const volatile sig_atomic_t *interrupted; /* NULL, or not 0 once no further step is wanted: a
+                                                 signal's handler may set it */
 };
 
-enum tp_generate_end { TP_END_LENGTH, TP_END_EOS, TP_END_CONTEXT, TP_END_STOPPED };
+enum tp_generate_end {
+    TP_END_LENGTH,
+    TP_END_EOS,
+    TP_END_CONTEXT,
+    TP_END_STOPPED,
+    TP_END_INTERRUPTED, /* perhaps with the prompt not taken in */
+};
 
 struct tp_generate_report {
     enum tp_generate_end end;
