@@ -6,6 +6,7 @@ libinfer_a_SOURCES = \
 	infer/backend.h \
 	infer/chat/answer.c infer/chat/answer.h \
 	infer/chat/conversation.c infer/chat/conversation.h \
+	infer/chat/conversation_json.c infer/chat/conversation_json.h \
 	infer/chat/dialogue.c infer/chat/dialogue.h \
 	infer/chat/harmony.c infer/chat/harmony.h \
 	infer/chat/harmony_parser.c infer/chat/harmony_parser.h \
@@ -60,16 +61,25 @@ INFER_LIBS += libfs.a $(DECODE_LIBS) $(CJSON_LIBS) $(PCRE2_LIBS)
 
 bin_PROGRAMS += tpinfer
 tpinfer_SOURCES = \
+	infer/cli/answer_printer.c infer/cli/answer_printer.h \
+	infer/cli/chat.c infer/cli/chat.h \
+	infer/cli/chat_commands.c infer/cli/chat_commands.h \
+	infer/cli/chat_note.c infer/cli/chat_note.h \
 	infer/cli/chat_text.c infer/cli/chat_text.h \
+	infer/cli/command_chat.c \
 	infer/cli/command_run.c \
 	infer/cli/command_tokenize.c \
 	infer/cli/commands.h \
 	infer/cli/dialogue_arguments.c infer/cli/dialogue_arguments.h \
 	infer/cli/engine_arguments.c infer/cli/engine_arguments.h \
+	infer/cli/history_file.c infer/cli/history_file.h \
+	infer/cli/line_reader.c infer/cli/line_reader.h \
 	infer/cli/main.c \
+	infer/cli/message_reader.c infer/cli/message_reader.h \
 	infer/cli/print.c infer/cli/print.h \
+	infer/cli/prompt_signals.c infer/cli/prompt_signals.h \
 	infer/cli/runtime.c infer/cli/runtime.h \
 	infer/cli/sampling_arguments.c infer/cli/sampling_arguments.h \
 	infer/cli/standard_input.c infer/cli/standard_input.h
-tpinfer_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS)
-tpinfer_LDADD = $(INFER_LIBS)
+tpinfer_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(LIBEDIT_CFLAGS)
+tpinfer_LDADD = $(INFER_LIBS) $(LIBEDIT_LIBS)

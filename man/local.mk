@@ -13,6 +13,7 @@ dist_man_MANS = \
 	man/tensorport-unpack.1 \
 	man/tensorport-verify.1 \
 	man/tensorport.1 \
+	man/tpinfer-chat.1 \
 	man/tpinfer-run.1 \
 	man/tpinfer-session.5 \
 	man/tpinfer-template.5 \

@@ -3,6 +3,7 @@
 #ifndef TENSORPORT_INFER_CLI_COMMANDS_H
 #define TENSORPORT_INFER_CLI_COMMANDS_H
 
+int tp_command_chat(int argc, char **argv);
 int tp_command_run(int argc, char **argv);
 int tp_command_tokenize(int argc, char **argv);
 

@@ -10,6 +10,7 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *summary;
 } commands[] = {
+    {"chat", tp_command_chat, "have a conversation"},
     {"run", tp_command_run, "go on with a text"},
     {"tokenize", tp_command_tokenize, "turn text into token ids, and back"},
 };

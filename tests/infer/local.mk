@@ -3,6 +3,7 @@
 # need what is not ours to distribute; where it is missing, the names of the tests say so.
 INFER_TESTS = \
 	tests/infer/test_chat.py \
+	tests/infer/test_chat_command.py \
 	tests/infer/test_forward.py \
 	tests/infer/test_run.py \
 	tests/infer/test_session.py \
@@ -11,6 +12,7 @@ INFER_TESTS = \
 
 EXTRA_DIST += \
 	$(INFER_TESTS) \
+	tests/infer/babble.py \
 	tests/infer/support.py \
 	tests/infer/text_support.py
 
