@@ -329,7 +329,10 @@ static void bench_pool(struct bench *bench)
 static void bench_attention(struct bench *bench, size_t context, size_t n, bool bf16)
 {
     enum { HEADS = 64, KV_HEADS = 8, SIZE = 64 };
-    struct tp_kv_cache cache = {bf16, (context + n + 15) / 16 * 16, KV_HEADS, SIZE, NULL, NULL};
+    struct tp_kv_cache cache = {.bf16 = bf16,
+                                .capacity = (context + n + 15) / 16 * 16,
+                                .n_heads = KV_HEADS,
+                                .head_size = SIZE};
     double ours[MAX_RUNS], other[MAX_RUNS];
     size_t keys, values;
     char name[128];

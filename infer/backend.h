@@ -94,6 +94,31 @@ struct tp_backend_kind {
      * already: then only 0 will do. */
     int (*sequence_cut)(struct tp_sequence *sequence, size_t length);
 
+    /* A sequence outside its backend, for keeping it in a file. Positions of a layer are
+     *
+     *     [positions][2: keys, values][KV heads][head size]
+     *
+     * little-endian numbers of sequence_width() bytes: 4, float32, or 2, BF16. Keys are as the
+     * rotary embedding has turned them; nothing is padded, however the backend keeps it. What is
+     * exported and imported again computes the same bits. */
+    size_t (*sequence_width)(const struct tp_sequence *sequence);
+
+    /* The first position that a layer still has: 0, unless a window's memory has moved on. */
+    size_t (*sequence_first)(const struct tp_sequence *sequence, size_t layer);
+
+    /* Positions first .. first + n - 1 of a layer, all of them between sequence_first() and
+     * sequence_length(). Negative errnos of a device. */
+    int (*sequence_export)(const struct tp_sequence *sequence, size_t layer, size_t first, size_t n,
+                           void *target);
+
+    /* The way back, into a sequence without tokens: each layer's positions ascending and without
+     * gaps, all below the context. Then sequence_resume() gives it `length` tokens: layer i was
+     * imported from position firsts[i] up to there. -ERANGE when a layer lacks a position that the
+     * next token sees; the sequence is empty then. */
+    int (*sequence_import)(struct tp_sequence *sequence, size_t layer, size_t first, size_t n,
+                           const void *source);
+    int (*sequence_resume)(struct tp_sequence *sequence, const size_t *firsts, size_t length);
+
     /* Computes. `logits` [sum of n_logits][vocabulary], item by item; every sequence once.
      * `trace` may be NULL. -ENOMEM; -ENOSPC when a sequence would exceed its context: nothing has
      * changed then. */

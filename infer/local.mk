@@ -6,6 +6,7 @@ libinfer_a_SOURCES = \
 	infer/backend.h \
 	infer/chat/answer.c infer/chat/answer.h \
 	infer/chat/conversation.c infer/chat/conversation.h \
+	infer/chat/conversation_json.c infer/chat/conversation_json.h \
 	infer/chat/dialogue.c infer/chat/dialogue.h \
 	infer/chat/harmony.c infer/chat/harmony.h \
 	infer/chat/harmony_parser.c infer/chat/harmony_parser.h \
@@ -18,11 +19,13 @@ libinfer_a_SOURCES = \
 	infer/engine/lookup.c infer/engine/lookup.h \
 	infer/engine/sampler.c infer/engine/sampler.h \
 	infer/engine/session.c infer/engine/session.h \
+	infer/engine/session_file.c infer/engine/session_file.h \
 	infer/model/config.c infer/model/config.h \
 	infer/model/config_rope.c infer/model/config_rope.h \
 	infer/model/cost.c infer/model/cost.h \
 	infer/model/faults.c infer/model/faults.h \
 	infer/model/fields.c infer/model/fields.h \
+	infer/model/fingerprint.c infer/model/fingerprint.h \
 	infer/model/memory.c infer/model/memory.h \
 	infer/model/model.c infer/model/model.h \
 	infer/model/rope.c infer/model/rope.h \
@@ -60,22 +63,27 @@ libinfer_a_SOURCES = \
 	infer/weights/matrix.h \
 	infer/weights/view.c infer/weights/view.h
 # The frequencies of the rotary embedding are rounded as their reference does it.
-libinfer_a_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(PCRE2_CFLAGS) -ffp-contract=off
+libinfer_a_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(PCRE2_CFLAGS) $(XXHASH_CFLAGS) -ffp-contract=off
 
 INFER_LIBS = libinfer.a
 
 include infer/cpu/local.mk
 
-INFER_LIBS += libfs.a $(DECODE_LIBS) $(CJSON_LIBS) $(PCRE2_LIBS)
+INFER_LIBS += libfs.a $(DECODE_LIBS) $(CJSON_LIBS) $(PCRE2_LIBS) $(XXHASH_LIBS)
 
 bin_PROGRAMS += tpinfer
 tpinfer_SOURCES = \
+	infer/cli/answer_printer.c infer/cli/answer_printer.h \
 	infer/cli/answer_text.c infer/cli/answer_text.h \
 	infer/cli/bench_case.c infer/cli/bench_case.h \
 	infer/cli/bench_prompts.c infer/cli/bench_prompts.h \
 	infer/cli/bench_report.c infer/cli/bench_report.h \
+	infer/cli/chat.c infer/cli/chat.h \
+	infer/cli/chat_commands.c infer/cli/chat_commands.h \
+	infer/cli/chat_note.c infer/cli/chat_note.h \
 	infer/cli/chat_text.c infer/cli/chat_text.h \
 	infer/cli/command_bench.c \
+	infer/cli/command_chat.c \
 	infer/cli/command_run.c \
 	infer/cli/command_tokenize.c \
 	infer/cli/command_trace.c \
@@ -83,11 +91,15 @@ tpinfer_SOURCES = \
 	infer/cli/commands.h \
 	infer/cli/dialogue_arguments.c infer/cli/dialogue_arguments.h \
 	infer/cli/engine_arguments.c infer/cli/engine_arguments.h \
+	infer/cli/history_file.c infer/cli/history_file.h \
 	infer/cli/interrupt.c infer/cli/interrupt.h \
+	infer/cli/line_reader.c infer/cli/line_reader.h \
 	infer/cli/logits_file.c infer/cli/logits_file.h \
 	infer/cli/main.c \
 	infer/cli/memory_use.c infer/cli/memory_use.h \
+	infer/cli/message_reader.c infer/cli/message_reader.h \
 	infer/cli/print.c infer/cli/print.h \
+	infer/cli/prompt_signals.c infer/cli/prompt_signals.h \
 	infer/cli/run_arguments.c infer/cli/run_arguments.h \
 	infer/cli/run_report.c infer/cli/run_report.h \
 	infer/cli/runtime.c infer/cli/runtime.h \
@@ -96,5 +108,5 @@ tpinfer_SOURCES = \
 	infer/cli/token_ids.c infer/cli/token_ids.h \
 	infer/cli/trace_files.c infer/cli/trace_files.h \
 	infer/cli/validate_report.c infer/cli/validate_report.h
-tpinfer_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS)
-tpinfer_LDADD = $(INFER_LIBS)
+tpinfer_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(LIBEDIT_CFLAGS)
+tpinfer_LDADD = $(INFER_LIBS) $(LIBEDIT_LIBS)

@@ -14,7 +14,9 @@ dist_man_MANS = \
 	man/tensorport-verify.1 \
 	man/tensorport.1 \
 	man/tpinfer-bench.1 \
+	man/tpinfer-chat.1 \
 	man/tpinfer-run.1 \
+	man/tpinfer-session.5 \
 	man/tpinfer-template.5 \
 	man/tpinfer-tokenize.1 \
 	man/tpinfer-trace.1 \

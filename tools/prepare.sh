@@ -29,7 +29,8 @@ install_packages() {
 }
 
 build_packages=(gcc make autoconf automake pkg-config libc6-dev libfuse3-dev fuse3 libcjson-dev
-                liblz4-dev libpcre2-dev libssl-dev libsystemd-dev libxxhash-dev python3 python3-venv)
+                libedit-dev liblz4-dev libpcre2-dev libssl-dev libsystemd-dev libxxhash-dev python3
+                python3-venv)
 
 # make_python: $top/build/venv, which both share, with the packages of tests/requirements.txt; sets $python.
 make_python() {

@@ -25,10 +25,15 @@ static void clear_message(struct tp_message *message)
     free(message->tools);
 }
 
+void tp_conversation_cut(struct tp_conversation *conversation, size_t n)
+{
+    while (conversation->n > n)
+        clear_message(&conversation->messages[--conversation->n]);
+}
+
 void tp_conversation_clear(struct tp_conversation *conversation)
 {
-    for (size_t i = 0; i < conversation->n; i++)
-        clear_message(&conversation->messages[i]);
+    tp_conversation_cut(conversation, 0);
     free(conversation->messages);
     *conversation = (struct tp_conversation){0};
 }

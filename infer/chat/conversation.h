@@ -50,6 +50,9 @@ int tp_conversation_add(struct tp_conversation *conversation, enum tp_role role,
 int tp_conversation_read(struct tp_conversation *conversation, const char *json, size_t length,
                          struct tp_error *error);
 
+/* Takes the messages from the `n`th on away. */
+void tp_conversation_cut(struct tp_conversation *conversation, size_t n);
+
 void tp_conversation_clear(struct tp_conversation *conversation);
 
 #endif

@@ -4,6 +4,7 @@
 #define TENSORPORT_INFER_CLI_COMMANDS_H
 
 int tp_command_bench(int argc, char **argv);
+int tp_command_chat(int argc, char **argv);
 int tp_command_run(int argc, char **argv);
 int tp_command_tokenize(int argc, char **argv);
 int tp_command_trace(int argc, char **argv);

@@ -11,6 +11,7 @@ static const struct {
     const char *summary;
 } commands[] = {
     {"bench", tp_command_bench, "measure how fast a model is computed"},
+    {"chat", tp_command_chat, "have a conversation"},
     {"run", tp_command_run, "answer a prompt, or go on with a text"},
     {"tokenize", tp_command_tokenize, "turn text into token ids, and back"},
     {"trace", tp_command_trace, "write down what happens inside"},

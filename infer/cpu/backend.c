@@ -381,6 +381,11 @@ const struct tp_backend_kind tp_backend_cpu = {
     .sequence_length = cpu_sequence_length,
     .sequence_context = cpu_sequence_context,
     .sequence_cut = tp_sequence_cut,
+    .sequence_width = tp_sequence_width,
+    .sequence_first = tp_sequence_first,
+    .sequence_export = tp_sequence_export,
+    .sequence_import = tp_sequence_import,
+    .sequence_resume = tp_sequence_resume,
     .step = cpu_step,
     .measure = cpu_measure,
 };

@@ -5,7 +5,7 @@
 
 #include "infer/cpu/kernels.h"
 
-static size_t width(const struct tp_kv_cache *cache)
+size_t tp_kv_cache_width(const struct tp_kv_cache *cache)
 {
     return cache->bf16 ? sizeof(uint16_t) : sizeof(float);
 }
@@ -15,7 +15,7 @@ static int bytes_of(const struct tp_kv_cache *cache, size_t head_size, size_t *r
     size_t elements;
     if (__builtin_mul_overflow(cache->n_heads, cache->capacity, &elements) ||
         __builtin_mul_overflow(elements, head_size, &elements) ||
-        __builtin_mul_overflow(elements, width(cache), &elements))
+        __builtin_mul_overflow(elements, tp_kv_cache_width(cache), &elements))
         return -EOVERFLOW;
     *ret_bytes = elements;
     return 0;
@@ -50,14 +50,25 @@ static void store(const struct tp_kv_cache *cache, void *target, size_t i, float
         ((float *)target)[i] = x;
 }
 
+/* Where a position's numbers of one head begin: its keys, TP_KEY_BLOCK apart, or its values. */
+static size_t key_index(const struct tp_kv_cache *cache, size_t head, size_t position)
+{
+    size_t slot = position % cache->capacity;
+    return (head * cache->capacity + slot / TP_KEY_BLOCK * TP_KEY_BLOCK) * cache->head_size +
+           slot % TP_KEY_BLOCK;
+}
+
+static size_t value_index(const struct tp_kv_cache *cache, size_t head, size_t position)
+{
+    return (head * cache->capacity + position % cache->capacity) * tp_padded_head(cache->head_size);
+}
+
 void tp_kv_cache_store(struct tp_kv_cache *cache, size_t position, const float *keys,
                        const float *values)
 {
-    size_t slot = position % cache->capacity, size = cache->head_size;
+    size_t size = cache->head_size;
     for (size_t head = 0; head < cache->n_heads; head++) {
-        size_t key = (head * cache->capacity + slot / TP_KEY_BLOCK * TP_KEY_BLOCK) * size +
-                     slot % TP_KEY_BLOCK;
-        size_t value = (head * cache->capacity + slot) * tp_padded_head(size);
+        size_t key = key_index(cache, head, position), value = value_index(cache, head, position);
         for (size_t i = 0; i < size; i++) {
             store(cache, cache->keys, key + i * TP_KEY_BLOCK, keys[head * size + i]);
             store(cache, cache->values, value + i, values[head * size + i]);
@@ -65,13 +76,42 @@ void tp_kv_cache_store(struct tp_kv_cache *cache, size_t position, const float *
     }
 }
 
+void tp_kv_cache_export(const struct tp_kv_cache *cache, size_t position, void *target)
+{
+    size_t width = tp_kv_cache_width(cache), size = cache->head_size;
+    const uint8_t *keys = cache->keys, *values = cache->values;
+    uint8_t *at = target, *value_at = at + cache->n_heads * size * width;
+    for (size_t head = 0; head < cache->n_heads; head++) {
+        size_t key = key_index(cache, head, position);
+        for (size_t i = 0; i < size; i++, at += width)
+            memcpy(at, keys + (key + i * TP_KEY_BLOCK) * width, width);
+        memcpy(value_at + head * size * width, values + value_index(cache, head, position) * width,
+               size * width);
+    }
+}
+
+void tp_kv_cache_import(struct tp_kv_cache *cache, size_t position, const void *source)
+{
+    size_t width = tp_kv_cache_width(cache), size = cache->head_size;
+    uint8_t *keys = cache->keys, *values = cache->values;
+    const uint8_t *at = source, *value_at = at + cache->n_heads * size * width;
+    for (size_t head = 0; head < cache->n_heads; head++) {
+        size_t key = key_index(cache, head, position);
+        for (size_t i = 0; i < size; i++, at += width)
+            memcpy(keys + (key + i * TP_KEY_BLOCK) * width, at, width);
+        memcpy(values + value_index(cache, head, position) * width, value_at + head * size * width,
+               size * width);
+    }
+}
+
 const void *tp_kv_cache_keys(const struct tp_kv_cache *cache, size_t head)
 {
-    return (const uint8_t *)cache->keys + head * cache->capacity * cache->head_size * width(cache);
+    return (const uint8_t *)cache->keys +
+           head * cache->capacity * cache->head_size * tp_kv_cache_width(cache);
 }
 
 const void *tp_kv_cache_values(const struct tp_kv_cache *cache, size_t head)
 {
     return (const uint8_t *)cache->values +
-           head * cache->capacity * tp_padded_head(cache->head_size) * width(cache);
+           head * cache->capacity * tp_padded_head(cache->head_size) * tp_kv_cache_width(cache);
 }

@@ -18,6 +18,7 @@
 struct tp_kv_cache {
     bool bf16;       /* rounded to nearest even; float32 otherwise */
     size_t capacity; /* positions; a multiple of 16 */
+    size_t first;    /* positions before this one were never stored: the sequence was imported */
     size_t n_heads, head_size;
     void *keys, *values; /* the caller's memory, aligned to 64, all zeros at first */
 };
@@ -29,6 +30,13 @@ int tp_kv_cache_bytes(const struct tp_kv_cache *cache, size_t *ret_keys, size_t 
  * at the same time. */
 void tp_kv_cache_store(struct tp_kv_cache *cache, size_t position, const float *keys,
                        const float *values);
+
+/* Bytes of one key's or value's number. */
+size_t tp_kv_cache_width(const struct tp_kv_cache *cache);
+
+/* A position as struct tp_backend_kind describes it outside: [2][n_heads][head_size]. */
+void tp_kv_cache_export(const struct tp_kv_cache *cache, size_t position, void *target);
+void tp_kv_cache_import(struct tp_kv_cache *cache, size_t position, const void *source);
 
 /* What belongs to one KV head. */
 const void *tp_kv_cache_keys(const struct tp_kv_cache *cache, size_t head);

@@ -98,25 +98,88 @@ void tp_sequence_free(struct tp_sequence *sequence)
     free(sequence);
 }
 
-/* True if a ring still has all that the position `length` will look at. */
-static bool still_has(const struct tp_kv_cache *cache, size_t window, size_t longest, size_t length)
+static size_t most(size_t a, size_t b)
 {
-    size_t dropped = longest > cache->capacity ? longest - cache->capacity : 0;
-    return window == 0 || length + 1 >= window + dropped || dropped == 0;
+    return a > b ? a : b;
+}
+
+size_t tp_sequence_first(const struct tp_sequence *sequence, size_t layer)
+{
+    const struct tp_kv_cache *cache = &sequence->caches[layer];
+    size_t longest = most(sequence->longest, sequence->length);
+    return most(cache->first, longest > cache->capacity ? longest - cache->capacity : 0);
+}
+
+/* True if every layer has all that the position `length` will look at. */
+static bool still_has(const struct tp_sequence *sequence, size_t length)
+{
+    for (size_t i = 0; i < sequence->n_layers; i++) {
+        size_t window = sequence->windows[i], first = tp_sequence_first(sequence, i);
+        if (first > 0 && (window == 0 || first > length || length + 1 - first < window))
+            return false;
+    }
+    return true;
+}
+
+static void empty(struct tp_sequence *sequence)
+{
+    sequence->length = sequence->longest = 0;
+    for (size_t i = 0; i < sequence->n_layers; i++)
+        sequence->caches[i].first = 0;
 }
 
 int tp_sequence_cut(struct tp_sequence *sequence, size_t length)
 {
     if (length >= sequence->length)
         return length == sequence->length ? 0 : -ERANGE;
-    if (sequence->length > sequence->longest)
-        sequence->longest = sequence->length;
-    for (size_t i = 0; length > 0 && i < sequence->n_layers; i++) {
-        if (!still_has(&sequence->caches[i], sequence->windows[i], sequence->longest, length))
-            return -ERANGE;
+    if (length == 0) {
+        empty(sequence);
+        return 0;
     }
+    if (!still_has(sequence, length))
+        return -ERANGE;
+    sequence->longest = most(sequence->longest, sequence->length);
     sequence->length = length;
-    if (length == 0)
-        sequence->longest = 0;
     return 0;
+}
+
+/* ---- outside */
+
+size_t tp_sequence_width(const struct tp_sequence *sequence)
+{
+    return tp_kv_cache_width(&sequence->caches[0]);
+}
+
+static size_t position_bytes(const struct tp_kv_cache *cache)
+{
+    return 2 * cache->n_heads * cache->head_size * tp_kv_cache_width(cache);
+}
+
+int tp_sequence_export(const struct tp_sequence *sequence, size_t layer, size_t first, size_t n,
+                       void *target)
+{
+    const struct tp_kv_cache *cache = &sequence->caches[layer];
+    for (size_t i = 0; i < n; i++)
+        tp_kv_cache_export(cache, first + i, (uint8_t *)target + i * position_bytes(cache));
+    return 0;
+}
+
+int tp_sequence_import(struct tp_sequence *sequence, size_t layer, size_t first, size_t n,
+                       const void *source)
+{
+    struct tp_kv_cache *cache = &sequence->caches[layer];
+    for (size_t i = 0; i < n; i++)
+        tp_kv_cache_import(cache, first + i, (const uint8_t *)source + i * position_bytes(cache));
+    return 0;
+}
+
+int tp_sequence_resume(struct tp_sequence *sequence, const size_t *firsts, size_t length)
+{
+    for (size_t i = 0; i < sequence->n_layers; i++)
+        sequence->caches[i].first = firsts[i];
+    sequence->length = length;
+    if (still_has(sequence, length))
+        return 0;
+    empty(sequence);
+    return -ERANGE;
 }

@@ -34,5 +34,12 @@ void tp_sequence_free(struct tp_sequence *sequence);
 
 /* See struct tp_backend_kind. */
 int tp_sequence_cut(struct tp_sequence *sequence, size_t length);
+size_t tp_sequence_width(const struct tp_sequence *sequence);
+size_t tp_sequence_first(const struct tp_sequence *sequence, size_t layer);
+int tp_sequence_export(const struct tp_sequence *sequence, size_t layer, size_t first, size_t n,
+                       void *target);
+int tp_sequence_import(struct tp_sequence *sequence, size_t layer, size_t first, size_t n,
+                       const void *source);
+int tp_sequence_resume(struct tp_sequence *sequence, const size_t *firsts, size_t length);
 
 #endif

@@ -11,7 +11,8 @@
 # infer/model/{config,config_rope,fields,rope}.c, and -lcjson -lm.
 # Those of the tokenizer and of chats take these in the place of decode/...:
 #
-#     -D_GNU_SOURCE infer/{tokenizer,chat}/*.c fs/base/bytes.c decode/{error,json}.c -lpcre2-8
+#     -D_GNU_SOURCE infer/{tokenizer,chat}/*.c fs/base/{bytes,json_text}.c decode/{error,json}.c \
+#         -lpcre2-8 -lcjson
 replay_tests = \
 	tests/fuzz/replay-conversation \
 	tests/fuzz/replay-harmony \

@@ -4,11 +4,13 @@
 INFER_TESTS = \
 	tests/infer/test_bench.py \
 	tests/infer/test_chat.py \
+	tests/infer/test_chat_command.py \
 	tests/infer/test_end_to_end.py \
 	tests/infer/test_forward.py \
 	tests/infer/test_int8.py \
 	tests/infer/test_run.py \
 	tests/infer/test_run_exact.py \
+	tests/infer/test_session.py \
 	tests/infer/test_tokenizer.py \
 	tests/infer/test_trace.py \
 	tests/infer/test_validate.py \
@@ -16,18 +18,22 @@ INFER_TESTS = \
 
 EXTRA_DIST += \
 	$(INFER_TESTS) \
-	tests/infer/run_support.py \
+	tests/infer/babble.py \
 	tests/infer/mutations.py \
 	tests/infer/reference_model.py \
+	tests/infer/run_support.py \
 	tests/infer/support.py \
 	tests/infer/test_mutations.py \
 	tests/infer/text_support.py \
 	tests/infer/validate_20b.py
 
 if PYTHON_TESTS
-check_PROGRAMS += tests/infer/forward tests/infer/show-model
+check_PROGRAMS += tests/infer/forward tests/infer/session-file tests/infer/show-model
 tests_infer_forward_SOURCES = tests/infer/forward.c
 tests_infer_forward_LDADD = $(INFER_LIBS)
+tests_infer_session_file_SOURCES = tests/infer/session_file.c
+tests_infer_session_file_CFLAGS = $(AM_CFLAGS) $(XXHASH_CFLAGS)
+tests_infer_session_file_LDADD = $(INFER_LIBS) $(XXHASH_LIBS)
 tests_infer_show_model_SOURCES = tests/infer/show_model.c
 tests_infer_show_model_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(CRYPTO_CFLAGS)
 tests_infer_show_model_LDADD = $(INFER_LIBS) $(CRYPTO_LIBS)

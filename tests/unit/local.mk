@@ -36,6 +36,7 @@ unit_tests = \
 	tests/unit/test-rope \
 	tests/unit/test-safetensors \
 	tests/unit/test-stop-strings \
+	tests/unit/test-sequence \
 	tests/unit/test-tile \
 	tests/unit/test-unpack \
 	tests/unit/test-tokenizer \
@@ -136,6 +137,9 @@ tests_unit_test_safetensors_LDADD = $(UNIT_LIBS)
 tests_unit_test_stop_strings_SOURCES = tests/unit/test_stop_strings.c
 tests_unit_test_stop_strings_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_stop_strings_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
+tests_unit_test_sequence_SOURCES = tests/unit/test_infer.h tests/unit/test_sequence.c
+tests_unit_test_sequence_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_sequence_LDADD = $(INFER_LIBS) $(CRITERION_LIBS)
 
 tests_unit_test_tile_SOURCES = fs/export/convert/tile.c tests/unit/test_tile.c
 tests_unit_test_tile_CFLAGS = $(UNIT_CFLAGS)
