@@ -189,7 +189,7 @@ int tp_dialogue_prompt(const struct tp_dialogue *dialogue,
                        struct tp_error *error)
 {
     const struct tp_harmony_options options = {preface->reasoning_effort, preface->date, true};
-    struct tp_conversation own = {0}, joined;
+    struct tp_conversation own = {0}, joined = {0};
     bool needs_system = conversation->n == 0 || conversation->messages[0].role != TP_ROLE_SYSTEM;
     int rc = tp_dialogue_check(dialogue, preface, error);
     if (rc < 0)

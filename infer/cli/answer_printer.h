@@ -26,7 +26,7 @@ void tp_answer_printer_init(struct tp_answer_printer *printer, bool show_reasoni
 void tp_answer_printer_clear(struct tp_answer_printer *printer);
 
 /* A tp_answer_handler; the context is the printer. -EIO when nothing can be written. */
-int tp_answer_printer_take(void *printer, const struct tp_answer_event *event);
+int tp_answer_printer_take(void *context, const struct tp_answer_event *event);
 
 /* The answer is over, wherever it is: ends the line, and the dimming. */
 void tp_answer_printer_end(struct tp_answer_printer *printer);

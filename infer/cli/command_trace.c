@@ -1,6 +1,5 @@
 /* `tpinfer trace`: writes down what happens inside while a text is read. */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,10 +8,9 @@
 #include "infer/cli/commands.h"
 #include "infer/cli/engine_arguments.h"
 #include "infer/cli/runtime.h"
-#include "infer/cli/standard_input.h"
+#include "infer/cli/token_ids.h"
 #include "infer/cli/trace_files.h"
 #include "infer/validate/feed.h"
-#include "infer/validate/npy_file.h"
 
 struct command {
     const char *dump, *prompt, *token_ids;
@@ -79,20 +77,6 @@ static int check_usage(const struct command *command, int n, struct tp_error *er
 
 /* ---- the text ---- */
 
-static int read_ids(struct command *command, struct tp_error *error)
-{
-    const char *text = command->token_ids;
-    struct tp_npy_file file;
-    if (text[0] != '@')
-        return tp_parse_ids(text, strlen(text), &command->ids, error);
-    int rc = tp_npy_file_numbers(AT_FDCWD, text + 1, 1, &file, error);
-    for (size_t i = 0; rc == 0 && i < file.n; i++)
-        rc = tp_ids_append(&command->ids, file.numbers[i]);
-    if (rc == 0)
-        tp_npy_file_clear(&file);
-    return rc;
-}
-
 static int read_text(struct command *command, struct tp_error *error)
 {
     const struct tp_runtime *runtime = &command->runtime;
@@ -102,16 +86,12 @@ static int read_text(struct command *command, struct tp_error *error)
         rc = tp_tokenizer_encode(runtime->tokenizer, command->prompt, strlen(command->prompt), 0,
                                  &command->ids, error);
     else
-        rc = read_ids(command, error);
+        rc = tp_token_ids_read(command->token_ids, &command->ids, error);
     if (rc < 0)
         return tp_error_prefix(error, rc, command->prompt != NULL ? "prompt" : "--token-ids");
-    if (ids->n == 0)
-        return tp_error_set(error, -EINVAL, "the text is empty: expected at least one token");
-    for (size_t i = 0; i < ids->n; i++) {
-        if (ids->items[i] >= runtime->model->config.vocab_size)
-            return tp_error_set(error, -EINVAL, "expected tokens below %zu, found %u",
-                                runtime->model->config.vocab_size, ids->items[i]);
-    }
+    rc = tp_token_ids_check(ids, runtime->model->config.vocab_size, error);
+    if (rc < 0)
+        return rc;
     if (ids->n > runtime->context)
         return tp_error_set(error, -ENOSPC,
                             "the text has %zu tokens, the context room for %zu; give a larger "
@@ -136,6 +116,7 @@ static cJSON *describe(const struct command *command)
     cJSON_AddNumberToObject(object, "format_version", 1);
     cJSON_AddStringToObject(object, "model_type", tp_architecture_names[config->architecture]);
     cJSON_AddStringToObject(object, "activations", backend.bf16_activations ? "bf16" : "f32");
+    cJSON_AddStringToObject(object, "dense", backend.int8_dense ? "int8" : "source");
     cJSON_AddStringToObject(object, "kv_type", backend.bf16_cache ? "bf16" : "f32");
     cJSON *tokens = cJSON_AddArrayToObject(object, "tokens");
     for (size_t i = 0; i < command->ids.n; i++)

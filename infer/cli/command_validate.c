@@ -232,6 +232,7 @@ static cJSON *describe_engine(const struct command *command)
     struct tp_backend_options backend = tp_engine_arguments_backend(&command->engine);
     cJSON_AddStringToObject(object, "backend", command->runtime.kind->name);
     cJSON_AddStringToObject(object, "activations", backend.bf16_activations ? "bf16" : "f32");
+    cJSON_AddStringToObject(object, "dense", backend.int8_dense ? "int8" : "source");
     cJSON_AddStringToObject(object, "kv_type", backend.bf16_cache ? "bf16" : "f32");
     cJSON_AddNumberToObject(object, "chunk", (double)backend.step_max);
     cJSON_AddStringToObject(object, "judged",

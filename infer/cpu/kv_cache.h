@@ -18,7 +18,6 @@
 struct tp_kv_cache {
     bool bf16;       /* rounded to nearest even; float32 otherwise */
     size_t capacity; /* positions; a multiple of 16 */
-    size_t first;    /* positions before this one were never stored: the sequence was imported */
     size_t n_heads, head_size;
     void *keys, *values; /* the caller's memory, aligned to 64, all zeros at first */
 };

@@ -67,11 +67,13 @@ int tp_sequence_new(const struct tp_model_config *config, size_t context, size_t
         return tp_error_set(error, -EOVERFLOW, "a context of %zu tokens is too long", context);
     struct tp_sequence *sequence = calloc(1, sizeof *sequence);
     struct tp_kv_cache *caches = calloc(config->n_layers, sizeof *caches);
+    size_t *firsts = calloc(config->n_layers, sizeof *firsts);
     void *memory = mmap(NULL, bytes > 0 ? (size_t)bytes : 1, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (sequence == NULL || caches == NULL || memory == MAP_FAILED) {
+    if (sequence == NULL || caches == NULL || firsts == NULL || memory == MAP_FAILED) {
         free(sequence);
         free(caches);
+        free(firsts);
         if (memory != MAP_FAILED)
             munmap(memory, (size_t)bytes);
         return tp_error_set(error, -ENOMEM,
@@ -82,6 +84,7 @@ int tp_sequence_new(const struct tp_model_config *config, size_t context, size_t
                                      .n_layers = config->n_layers,
                                      .windows = config->windows,
                                      .caches = caches,
+                                     .firsts = firsts,
                                      .memory = memory,
                                      .memory_bytes = (size_t)bytes};
     place(sequence, config, step_max, bf16);
@@ -95,6 +98,7 @@ void tp_sequence_free(struct tp_sequence *sequence)
         return;
     munmap(sequence->memory, sequence->memory_bytes > 0 ? sequence->memory_bytes : 1);
     free(sequence->caches);
+    free(sequence->firsts);
     free(sequence);
 }
 
@@ -105,9 +109,9 @@ static size_t most(size_t a, size_t b)
 
 size_t tp_sequence_first(const struct tp_sequence *sequence, size_t layer)
 {
-    const struct tp_kv_cache *cache = &sequence->caches[layer];
+    size_t capacity = sequence->caches[layer].capacity;
     size_t longest = most(sequence->longest, sequence->length);
-    return most(cache->first, longest > cache->capacity ? longest - cache->capacity : 0);
+    return most(sequence->firsts[layer], longest > capacity ? longest - capacity : 0);
 }
 
 /* True if every layer has all that the position `length` will look at. */
@@ -124,8 +128,7 @@ static bool still_has(const struct tp_sequence *sequence, size_t length)
 static void empty(struct tp_sequence *sequence)
 {
     sequence->length = sequence->longest = 0;
-    for (size_t i = 0; i < sequence->n_layers; i++)
-        sequence->caches[i].first = 0;
+    memset(sequence->firsts, 0, sequence->n_layers * sizeof *sequence->firsts);
 }
 
 int tp_sequence_cut(struct tp_sequence *sequence, size_t length)
@@ -175,8 +178,7 @@ int tp_sequence_import(struct tp_sequence *sequence, size_t layer, size_t first,
 
 int tp_sequence_resume(struct tp_sequence *sequence, const size_t *firsts, size_t length)
 {
-    for (size_t i = 0; i < sequence->n_layers; i++)
-        sequence->caches[i].first = firsts[i];
+    memcpy(sequence->firsts, firsts, sequence->n_layers * sizeof *firsts);
     sequence->length = length;
     if (still_has(sequence, length))
         return 0;

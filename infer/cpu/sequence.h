@@ -18,6 +18,7 @@ struct tp_sequence {
     size_t n_layers;
     const size_t *windows;      /* [n_layers], the configuration's */
     struct tp_kv_cache *caches; /* [n_layers] */
+    size_t *firsts; /* [n_layers]: positions before were never stored; not 0 after an import */
     void *memory;
     size_t memory_bytes;
 };

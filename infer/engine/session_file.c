@@ -64,7 +64,7 @@ static XXH128_canonical_t sum_of(const struct stream *stream)
 
 static int fail_to_write(const struct stream *stream)
 {
-    int rc = errno != 0 ? -errno : -EIO;
+    int rc = errno > 0 ? -errno : -EIO;
     return tp_error_set(stream->error, rc, "%s: cannot write: %s", stream->path, strerror(-rc));
 }
 
@@ -156,24 +156,38 @@ static void flush_folder(const char *path)
     free(folder);
 }
 
-/* Opens a file of a new name beside `path`. */
-static int open_partial(struct stream *stream, char **ret_partial)
+/* Opens a file of a new name, which takes the place of the X in `partial`. */
+static int open_partial(struct stream *stream, char *partial)
 {
-    char *partial;
-    if (asprintf(&partial, "%s.XXXXXX", stream->path) < 0)
-        return tp_error_set(stream->error, -ENOMEM, "%s: out of memory", stream->path);
     int fd = mkostemp(partial, O_CLOEXEC);
     stream->file = fd < 0 ? NULL : fdopen(fd, "w");
-    if (stream->file != NULL) {
-        *ret_partial = partial;
+    if (stream->file != NULL)
         return 0;
-    }
     int rc = fail_to_write(stream);
     if (fd >= 0) {
         unlink(partial);
         close(fd);
     }
-    free(partial);
+    return rc;
+}
+
+/* Writes the file beside its name, then gives it the name. */
+static int replace_file(struct stream *stream, char *partial, const struct tp_session *session,
+                        const struct tp_model *model, const void *note, size_t note_length)
+{
+    int rc = open_partial(stream, partial);
+    if (rc < 0)
+        return rc;
+    rc = put_all(stream, session, model, note, note_length);
+    errno = 0;
+    if (fclose(stream->file) != 0 && rc == 0)
+        rc = fail_to_write(stream);
+    if (rc == 0 && rename(partial, stream->path) < 0)
+        rc = fail_to_write(stream);
+    if (rc < 0)
+        unlink(partial);
+    else
+        flush_folder(stream->path);
     return rc;
 }
 
@@ -181,25 +195,15 @@ int tp_session_save(const struct tp_session *session, const struct tp_model *mod
                     const void *note, size_t note_length, const char *path, struct tp_error *error)
 {
     struct stream stream = {.path = path, .error = error};
-    char *partial = NULL;
+    char *partial;
     if (note_length > TP_SESSION_NOTE_MAX)
         return tp_error_set(error, -EFBIG, "%s: expected a note of at most %d bytes, found %zu",
                             path, TP_SESSION_NOTE_MAX, note_length);
+    if (asprintf(&partial, "%s.XXXXXX", path) < 0)
+        return tp_error_set(error, -ENOMEM, "%s: out of memory", path);
     int rc = open_hash(&stream);
     if (rc == 0)
-        rc = open_partial(&stream, &partial);
-    if (rc == 0) {
-        rc = put_all(&stream, session, model, note, note_length);
-        errno = 0;
-        if (fclose(stream.file) != 0 && rc == 0)
-            rc = fail_to_write(&stream);
-        if (rc == 0 && rename(partial, path) < 0)
-            rc = fail_to_write(&stream);
-        if (rc < 0)
-            unlink(partial);
-        else
-            flush_folder(path);
-    }
+        rc = replace_file(&stream, partial, session, model, note, note_length);
     XXH3_freeState(stream.hash);
     free(partial);
     return rc;
