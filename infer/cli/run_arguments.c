@@ -128,7 +128,7 @@ static bool take_plain(struct tp_run_arguments *arguments, const char *name, con
             continue;
         if (plain[i].text != NULL)
             *plain[i].text = value;
-        else
+        if (plain[i].flag != NULL)
             *plain[i].flag = true;
         return true;
     }

@@ -15,20 +15,16 @@
 /* Strings are those of argv. Starts as zeros. */
 struct tp_run_arguments {
     const char *prompt, *file, *token_ids; /* one of them; none: standard input */
-    bool raw;
-    struct tp_dialogue_arguments dialogue;
-    bool has_n_most;
-    size_t n_most; /* tokens to generate; SIZE_MAX: as the context has room */
-    struct tp_engine_arguments engine;
-    struct tp_sampling_arguments sampling;
+    size_t n_most; /* tokens to generate, where has_n_most; SIZE_MAX: as the context has room */
     const char **stops; /* [n_stops] strings */
     size_t n_stops;
-    struct tp_ids stop_tokens;
-    bool ignore_eos;
-    size_t lookup;
-    bool wants_logprobs;
-    size_t n_logprobs;
+    size_t lookup, n_logprobs;
     const char *logits;
+    struct tp_ids stop_tokens;
+    struct tp_dialogue_arguments dialogue;
+    struct tp_engine_arguments engine;
+    struct tp_sampling_arguments sampling;
+    bool raw, has_n_most, ignore_eos, wants_logprobs;
     bool json, show_reasoning, hide_reasoning, quiet;
 };
 

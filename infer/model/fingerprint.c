@@ -69,9 +69,8 @@ static void add_vector(XXH3_state_t *state, const float *vector, size_t n)
 /* The first numbers of a row, as float32. Scalar codecs are quick enough, and the same anywhere. */
 static void add_row(XXH3_state_t *state, const struct tp_matrix *matrix, size_t row)
 {
-    static const enum tp_dtype dtypes[] = {
-        [TP_MATRIX_F32] = TP_F32, [TP_MATRIX_F16] = TP_F16, [TP_MATRIX_BF16] = TP_BF16};
     const struct tp_codecs *codecs = tp_codecs_by_name("scalar");
+    enum tp_dtype dtype = matrix->type == TP_MATRIX_F16 ? TP_F16 : TP_BF16; /* of those left */
     size_t n = matrix->columns < SAMPLE_COLUMNS ? matrix->columns : SAMPLE_COLUMNS;
     size_t blocks = matrix->columns / TP_MXFP4_BLOCK_ELEMENTS;
     const uint8_t *values = matrix->values;
@@ -83,8 +82,8 @@ static void add_row(XXH3_state_t *state, const struct tp_matrix *matrix, size_t 
                                      matrix->scales + row * blocks, numbers,
                                      n / TP_MXFP4_BLOCK_ELEMENTS);
     else
-        codecs->convert[dtypes[matrix->type]][TP_TARGET_F32](
-            values + row * matrix->columns * sizeof(uint16_t), numbers, n);
+        codecs->convert[dtype][TP_TARGET_F32](values + row * matrix->columns * sizeof(uint16_t),
+                                              numbers, n);
     add_vector(state, numbers, n);
 }
 

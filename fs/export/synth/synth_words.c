@@ -40,7 +40,7 @@ static void syllable(size_t index, char ret_text[3])
 /* The word behind the 256 bytes; false when there are no more. */
 static bool word_at(size_t index, struct word *ret_word)
 {
-    char a[3], b[3], c[3];
+    char a[3], b[3];
     if (index < N_SYLLABLES) {
         syllable(index, a);
         snprintf(ret_word->first, PIECE_SIZE, "%c", a[0]);
@@ -49,7 +49,7 @@ static bool word_at(size_t index, struct word *ret_word)
     }
     index -= N_SYLLABLES;
     if (index < N_SYLLABLES) {
-        strcpy(ret_word->first, BLANK);
+        snprintf(ret_word->first, PIECE_SIZE, BLANK);
         syllable(index, ret_word->second);
         return true;
     }
@@ -67,9 +67,8 @@ static bool word_at(size_t index, struct word *ret_word)
     index = index * TRIPLE_STRIDE % N_TRIPLES;
     syllable(index / N_PAIRS, a);
     syllable(index / N_SYLLABLES % N_SYLLABLES, b);
-    syllable(index % N_SYLLABLES, c);
+    syllable(index % N_SYLLABLES, ret_word->second);
     snprintf(ret_word->first, PIECE_SIZE, BLANK "%s%s", a, b);
-    strcpy(ret_word->second, c);
     return true;
 }
 
