@@ -2,28 +2,33 @@
 # gave for the same input. The tests share the harness of tests/mount. Vectors of the o200k vocabulary
 # need what is not ours to distribute; where it is missing, the names of the tests say so.
 INFER_TESTS = \
-	tests/infer/test_bench.py \
 	tests/infer/test_chat.py \
 	tests/infer/test_chat_command.py \
 	tests/infer/test_end_to_end.py \
-	tests/infer/test_forward.py \
-	tests/infer/test_int8.py \
 	tests/infer/test_run.py \
-	tests/infer/test_run_exact.py \
 	tests/infer/test_session.py \
 	tests/infer/test_tokenizer.py \
 	tests/infer/test_trace.py \
 	tests/infer/test_validate.py \
 	tests/infer/test_weights.py
 
+# These compute a lot, or make programs of their own with lines broken. With sanitizers they take many
+# minutes and say nothing new: the kernels have their unit tests, the programs the tests above.
+INFER_TESTS_THAT_COMPUTE = \
+	tests/infer/test_bench.py \
+	tests/infer/test_forward.py \
+	tests/infer/test_int8.py \
+	tests/infer/test_mutations.py \
+	tests/infer/test_run_exact.py
+
 EXTRA_DIST += \
 	$(INFER_TESTS) \
+	$(INFER_TESTS_THAT_COMPUTE) \
 	tests/infer/babble.py \
 	tests/infer/mutations.py \
 	tests/infer/reference_model.py \
 	tests/infer/run_support.py \
 	tests/infer/support.py \
-	tests/infer/test_mutations.py \
 	tests/infer/text_support.py \
 	tests/infer/validate_20b.py
 
@@ -38,10 +43,8 @@ tests_infer_show_model_SOURCES = tests/infer/show_model.c
 tests_infer_show_model_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(CRYPTO_CFLAGS)
 tests_infer_show_model_LDADD = $(INFER_LIBS) $(CRYPTO_LIBS)
 TESTS += $(INFER_TESTS)
-# Makes programs of its own, with lines broken, as this build makes them. With sanitizers that takes
-# too long, and they have nothing to say about it.
 if !SANITIZED
-TESTS += tests/infer/test_mutations.py
+TESTS += $(INFER_TESTS_THAT_COMPUTE)
 endif
 endif
 
