@@ -174,7 +174,7 @@ static int decode(const struct command *command, const char *text, size_t length
         rc = tp_tokenizer_decode(command->tokenizer, ids.items, ids.n, flags, &out);
     if (rc == 0 && (command->chosen[JSON] || command->chosen[LINES]))
         tp_print_text_json(&out, command->chosen[JSON] ? "text" : NULL);
-    else if (rc == 0)
+    else if (rc == 0 && out.length > 0)
         fwrite(out.bytes, 1, out.length, stdout);
     tp_ids_clear(&ids);
     tp_buffer_clear(&out);
