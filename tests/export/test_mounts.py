@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from support import (BUILD, PROGRAM, Mount, checkpoint, main, must, refused, scratch, tensorport, test,
@@ -64,7 +64,12 @@ def mute_mount():
             raise OSError(ctypes.get_errno(), "cannot mount")
         unique = struct.unpack_from("<Q", device.read(1 << 20), 8)[0]  # of FUSE_INIT
         device.write(struct.pack("<IiQ IIIIHHI 40x", 80, 0, unique, 7, 31, 0, 0, 0, 0, 4096))
-        threading.Thread(target=lambda: [device.read(1 << 20) for _ in range(2)], daemon=True).start()
+
+        def take():
+            with suppress(OSError):  # until it is unmounted
+                while True:
+                    device.read(1 << 20)
+        threading.Thread(target=take, daemon=True).start()
         try:
             yield place
         finally:
