@@ -12,10 +12,6 @@ bench_codec_LDADD = $(DECODE_LIBS)
 bench_decode_SOURCES = bench/decode.c
 bench_decode_LDADD = $(INFER_LIBS)
 
-bench_infer_kernels_SOURCES = \
-	bench/infer_kernels.c \
-	bench/infer_peaks.c \
-	bench/infer_peaks.h
 bench_infer_kernels_SOURCES = bench/infer_kernels.c
 bench_infer_kernels_LDADD = $(INFER_LIBS)
 

@@ -32,6 +32,7 @@ enum tp_activations { TP_ACTIVATIONS_F32, TP_ACTIVATIONS_BF16 };
 
 enum {
     TP_BLOCK_COLUMNS = 32, /* what products step by; packed vectors are padded with zeros to it */
+    TP_RUNS = 4,           /* of rows, for `few`: see products.inc */
     TP_FEW_VECTORS = 4,    /* for `few`; more are better off with `many` */
     TP_MANY_VECTORS = 128, /* for `many` */
     TP_MANY_ROWS = 48,
@@ -46,6 +47,12 @@ static inline size_t tp_padded_head(size_t head_size)
     return (head_size + 15) / 16 * 16;
 }
 
+/* Rows first..first + n - 1; with a stride those of TP_RUNS runs, which are read side by side, the
+ * next run's beginning `stride` rows after. */
+struct tp_rows {
+    size_t first, n, stride;
+};
+
 /* Rows of a matrix times vectors packed by the same table. */
 struct tp_product_kernels {
     size_t block_bytes; /* of a packed vector, for 32 columns */
@@ -56,10 +63,11 @@ struct tp_product_kernels {
     /* `x` [columns] into `packed`, aligned to 64. */
     void (*pack)(const float *x, size_t columns, void *packed);
 
-    /* For rows first..first + n_rows - 1: y[i][row] = W x[i] + bias[row], i < n_vectors.
-     * `bias` may be NULL. Vectors lie anywhere, aligned to 64. */
-    void (*few)(const struct tp_matrix *w, const float *bias, size_t first, size_t n_rows,
+    /* For each of the rows: y[i][row] = W x[i] + bias[row], i < n_vectors. `bias` may be NULL.
+     * Vectors lie anywhere, aligned to 64. */
+    void (*few)(const struct tp_matrix *w, const float *bias, const struct tp_rows *rows,
                 const void *const *x, size_t n_vectors, float *const *y);
+    /* Rows first..first + n_rows - 1. */
     void (*many)(const struct tp_matrix *w, const float *bias, size_t first, size_t n_rows,
                  const void *const *x, size_t n_vectors, float *const *y, void *scratch);
 };

@@ -3,13 +3,14 @@
 #include "infer/cpu/lanes_avx2.h"
 
 /* 12 sums in registers, 3 vectors and a weight beside them. */
-#define PANEL_BLOCKS  32
-#define TILE_ROWS     4
-#define TILE_VECTORS  3
-#define FEW_ROWS(n)   ((n) <= 2 ? 4 : 2)
-#define PASSES        8, 8 /* passes_up_to, mxfp4_passes_up_to */
-#define HEADS_AT_ONCE 4
-#define MIXED_HEADS   2
+#define PANEL_BLOCKS      32
+#define TILE_ROWS         4
+#define TILE_VECTORS      3
+#define FEW_ROWS(n)       ((n) <= 2 ? 4 : 2)
+#define FEW_MXFP4_ROWS(n) ((n) <= 2 ? 4 : 2)
+#define PASSES            8, 8 /* passes_up_to, mxfp4_passes_up_to */
+#define HEADS_AT_ONCE     4
+#define MIXED_HEADS       2
 
 #include "infer/cpu/products_f32.inc"
 

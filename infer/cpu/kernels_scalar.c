@@ -2,13 +2,14 @@
 #include "infer/cpu/kernel_tables.h"
 #include "infer/cpu/lanes_scalar.h"
 
-#define PANEL_BLOCKS  32
-#define TILE_ROWS     4
-#define TILE_VECTORS  3
-#define FEW_ROWS(n)   ((n) <= 2 ? 4 : 2)
-#define PASSES        8, 8 /* passes_up_to, mxfp4_passes_up_to */
-#define HEADS_AT_ONCE 2
-#define MIXED_HEADS   2
+#define PANEL_BLOCKS      32
+#define TILE_ROWS         4
+#define TILE_VECTORS      3
+#define FEW_ROWS(n)       ((n) <= 2 ? 4 : 2)
+#define FEW_MXFP4_ROWS(n) ((n) <= 2 ? 4 : 2)
+#define PASSES            8, 8 /* passes_up_to, mxfp4_passes_up_to */
+#define HEADS_AT_ONCE     2
+#define MIXED_HEADS       2
 
 #include "infer/cpu/products_f32.inc"
 

@@ -4,14 +4,14 @@
 
 /* Pieces of a product that are shared out: so long that a thread reads memory in long streaks,
  * so short that none waits for another for long. */
-enum { FEW_PIECE_BYTES = 96 << 10, FEW_ROWS_MULTIPLE = 8, MIN_PIECES_PER_THREAD = 4 };
+enum { FEW_PIECE_BYTES = 96 << 10, MXFP4_ROWS_MULTIPLE = 24, MIN_PIECES_PER_THREAD = 4 };
 
 /* Rows that go together must not fall on the same sets of a cache. */
 enum { PACKED_ROW_PADDING = 192 };
 
 struct piece {
     const struct tp_product *product;
-    size_t first_row, n_rows;
+    struct tp_rows rows;
     size_t first_vector, n_vectors; /* of the product */
 };
 
@@ -95,38 +95,73 @@ static bool in_passes(const struct multiplication *m, const struct tp_product *p
                                                              : kernels->passes_up_to);
 }
 
-/* Of few vectors the weights count, which a piece reads once; of many their number. */
-static size_t rows_of_piece(const struct multiplication *m, const struct tp_product *product,
-                            size_t n_threads)
+/* Runs of rows, so many at a time: see struct tp_rows. Blocks of MXFP4 take so much work that a
+ * core reads them fast enough in one. */
+static size_t n_runs(const struct tp_product *product)
 {
-    if (!in_passes(m, product))
-        return TP_MANY_ROWS;
-    size_t row_bytes = divide_up(tp_matrix_bytes(&product->w), product->w.rows) + 1;
-    size_t by_bytes = divide_up(FEW_PIECE_BYTES, row_bytes);
-    size_t by_threads = divide_up(product->w.rows, MIN_PIECES_PER_THREAD * n_threads);
-    size_t rows = by_bytes < by_threads ? by_bytes : by_threads;
-    return divide_up(rows, FEW_ROWS_MULTIPLE) * FEW_ROWS_MULTIPLE;
+    return product->w.type == TP_MATRIX_MXFP4 ? 1 : TP_RUNS;
 }
 
-/* Lists the pieces of a product, if `pieces` is not NULL; gives their number. Those of the same
- * rows follow each other: the weights come from memory once, the vectors are in a cache. */
+/* Rows of each run in a piece. */
+static size_t rows_of_piece(const struct tp_product *product, size_t run, size_t n_threads)
+{
+    size_t row_bytes = divide_up(tp_matrix_bytes(&product->w), product->w.rows) + 1;
+    size_t by_bytes = divide_up(FEW_PIECE_BYTES, row_bytes * n_runs(product));
+    size_t by_threads = divide_up(run, MIN_PIECES_PER_THREAD * n_threads);
+    size_t rows = by_bytes < by_threads ? by_bytes : by_threads;
+    size_t multiple = n_runs(product) == 1 ? MXFP4_ROWS_MULTIPLE : 1;
+    return divide_up(rows, multiple) * multiple;
+}
+
+/* Lists the pieces of a product with few vectors, if `pieces` is not NULL; gives their number.
+ * Pieces that follow each other go on in the same runs. */
+static size_t list_few(const struct tp_product *product, size_t n_threads, struct piece *pieces)
+{
+    size_t runs = n_runs(product), run = product->w.rows / runs, n = 0;
+    size_t rows = run > 0 ? rows_of_piece(product, run, n_threads) : 1;
+    for (size_t row = 0; row < run; row += rows, n++) {
+        size_t rest = run - row;
+        if (pieces != NULL)
+            pieces[n] = (struct piece){
+                product, {row, rest < rows ? rest : rows, runs > 1 ? run : 0}, 0, product->n};
+    }
+    size_t listed = runs * run;
+    if (listed < product->w.rows) {
+        if (pieces != NULL)
+            pieces[n] =
+                (struct piece){product, {listed, product->w.rows - listed, 0}, 0, product->n};
+        n++;
+    }
+    return n;
+}
+
+/* The same for many vectors. Pieces of the same rows follow each other: the weights come from
+ * memory once, the vectors are in a cache. */
+static size_t list_many(const struct tp_product *product, struct piece *pieces)
+{
+    size_t runs = divide_up(product->n, TP_MANY_VECTORS), n = 0;
+    for (size_t row = 0; row < product->w.rows; row += TP_MANY_ROWS) {
+        size_t rest = product->w.rows - row;
+        for (size_t run = 0; run < runs; run++, n++) {
+            size_t first = product->n * run / runs, end = product->n * (run + 1) / runs;
+            if (pieces != NULL)
+                pieces[n] = (struct piece){product,
+                                           {row, rest < TP_MANY_ROWS ? rest : TP_MANY_ROWS, 0},
+                                           first,
+                                           end - first};
+        }
+    }
+    return n;
+}
+
+/* Of few vectors the weights count, which a piece reads once; of many their number. */
 static size_t list_pieces(const struct multiplication *m, const struct tp_product *product,
                           size_t n_threads, struct piece *pieces)
 {
     if (product->n == 0 || product->w.rows == 0)
         return 0;
-    size_t rows = rows_of_piece(m, product, n_threads), n = 0;
-    size_t runs = divide_up(product->n, TP_MANY_VECTORS);
-    for (size_t row = 0; row < product->w.rows; row += rows) {
-        size_t rest = product->w.rows - row;
-        for (size_t run = 0; run < runs; run++, n++) {
-            size_t first = product->n * run / runs, end = product->n * (run + 1) / runs;
-            if (pieces != NULL)
-                pieces[n] =
-                    (struct piece){product, row, rest < rows ? rest : rows, first, end - first};
-        }
-    }
-    return n;
+    return in_passes(m, product) ? list_few(product, n_threads, pieces)
+                                 : list_many(product, pieces);
 }
 
 static void do_piece(void *context, size_t item, size_t thread)
@@ -142,13 +177,13 @@ static void do_piece(void *context, size_t item, size_t thread)
     for (size_t i = 0; i < piece->n_vectors; i++)
         y[i] = product->y + (piece->first_vector + i) * product->y_stride;
     if (!in_passes(m, product)) {
-        kernels->many(&product->w, product->bias, piece->first_row, piece->n_rows, x,
+        kernels->many(&product->w, product->bias, piece->rows.first, piece->rows.n, x,
                       piece->n_vectors, y, m->scratch + thread * TP_MANY_SCRATCH_BYTES);
         return;
     }
     for (size_t i = 0; i < piece->n_vectors; i += TP_FEW_VECTORS) {
         size_t rest = piece->n_vectors - i;
-        kernels->few(&product->w, product->bias, piece->first_row, piece->n_rows, x + i,
+        kernels->few(&product->w, product->bias, &piece->rows, x + i,
                      rest < TP_FEW_VECTORS ? rest : TP_FEW_VECTORS, y + i);
     }
 }

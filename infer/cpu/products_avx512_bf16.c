@@ -5,11 +5,12 @@
 #include "infer/cpu/lanes_avx512.h"
 #include "infer/cpu/mxfp4_tables.h"
 
-#define PRODUCT_PARTS 1
-#define PANEL_BLOCKS  48
-#define TILE_ROWS     6
-#define TILE_VECTORS  4
-#define FEW_ROWS(n)   ((n) <= 2 ? 8 : 4)
+#define PRODUCT_PARTS     1
+#define PANEL_BLOCKS      48
+#define TILE_ROWS         6
+#define TILE_VECTORS      4
+#define FEW_ROWS(n)       4
+#define FEW_MXFP4_ROWS(n) ((n) <= 2 ? 6 : 4)
 typedef __m512i product_vector;
 
 /* The lookup heeds the low five bits of an index; the table has each code twice, so that the bit
