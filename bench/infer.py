@@ -113,17 +113,15 @@ def _machine_lines(ours):
         figures = [result[name][case] for result in ours]
         return [[figure[key] for figure in figures] for key in keys]
 
-    def limits(name, key):
-        return [result[name]["limits"][key] for result in ours]
-
     for name, batch in (("f32", 1), ("batch", BATCH)):
-        (rates, experts) = each(name, "decode", "gb_per_second", "experts_per_layer")
-        yield Line(f"20b, decode, batch {batch}", rates, limits(name, "read_gb_per_second"),
+        rates, limits, experts = each(name, "decode", "gb_per_second", "read_gb_per_second",
+                                      "experts_per_layer")
+        yield Line(f"20b, decode, batch {batch}", rates, limits,
                    other="read loop", target=BANDWIDTH if batch == 1 else None,
                    note=f"{experts[0]:.1f} experts a layer")
     for name in ("f32", "bf16", "avx2"):
-        (rates,) = each(name, "prefill", "gflop_per_second")
-        yield Line(f"20b, prefill {PROMPT}, {name}", rates, limits(name, "gflop_per_second"),
+        rates, limits = each(name, "prefill", "gflop_per_second", "peak_gflop_per_second")
+        yield Line(f"20b, prefill {PROMPT}, {name}", rates, limits,
                    other="registers", unit="GFLOP/s")
     yield Line("20b, load and first token", [result["f32"]["first_token_seconds"] for result in ours],
                unit="s", target=FIRST_TOKEN, at_most=True)

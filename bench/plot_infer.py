@@ -25,11 +25,11 @@ def series(whole, kind, across):
     return lines
 
 
-def roof(whole, case):
-    """Tokens a second if the machine did nothing but read, or but multiply, as fast as it can."""
-    limits, tokens = whole["limits"], case["tokens"]
-    by_reading = tokens / case["bytes"] * limits["read_gb_per_second"] * 1e9
-    peak = limits["gflop_per_second"]
+def roof(case):
+    """Tokens a second if the machine did nothing but read, or but multiply, as fast as it could
+    then."""
+    tokens, peak = case["tokens"], case["peak_gflop_per_second"]
+    by_reading = tokens / case["bytes"] * case["read_gb_per_second"] * 1e9
     by_computing = tokens / case["multiply_adds"] * peak * 1e9 / 2 if peak else by_reading
     return min(by_reading, by_computing)
 
@@ -46,7 +46,7 @@ def draw(axes, wholes, kind, across):
             spread = [[rate["median"] - rate["low"] for rate in rates],
                       [rate["high"] - rate["median"] for rate in rates]]
             drawn = axes.errorbar(x, middle, yerr=spread, fmt="o-", capsize=3, label=f"{key}, {about}")
-            axes.plot(x, [roof(whole, case) for case in cases], ":", color=drawn[0].get_color())
+            axes.plot(x, [roof(case) for case in cases], ":", color=drawn[0].get_color())
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(ticker.ScalarFormatter())
     axes.set_ylim(bottom=0)

@@ -125,10 +125,10 @@ struct tp_backend_kind {
     int (*step)(struct tp_backend *backend, const struct tp_step_item *items, size_t n,
                 float *logits, const struct tp_trace *trace);
 
-    /* Measures, in a second or less, and in up to 1/8 of the machine's memory. -ENOMEM with a
-     * message. */
-    int (*measure)(struct tp_backend *backend, struct tp_backend_limits *ret_limits,
-                   struct tp_error *error);
+    /* Measures, in a second or less, and in up to 1/8 of the machine's memory; without the small
+     * pages, which are 0 then, in less. -ENOMEM with a message. */
+    int (*measure)(struct tp_backend *backend, bool small_pages,
+                   struct tp_backend_limits *ret_limits, struct tp_error *error);
 };
 
 extern const struct tp_backend_kind tp_backend_cpu;

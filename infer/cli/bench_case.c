@@ -50,8 +50,7 @@ struct measuring {
     struct tp_batch *batch;
     size_t run;
     bool is_filled; /* the texts hold the prompts */
-    tp_bench_progress_fn *progress;
-    void *context;
+    const struct tp_bench_observer *observer;
 
     uint32_t *next;                /* [n] */
     const uint32_t **next_of_text; /* [n], into `next` */
@@ -62,7 +61,8 @@ struct measuring {
 static bool go_on(void *context)
 {
     const struct measuring *m = context;
-    return m->progress(m->context, m->what, m->run, m->settings->warm_up + m->settings->repeat);
+    return m->observer->progress(m->observer->context, m->what, m->run,
+                                 m->settings->warm_up + m->settings->repeat);
 }
 
 static int feed_prompts(struct measuring *m, struct tp_error *error)
@@ -134,14 +134,19 @@ static int run_once(struct measuring *m, double *ret_seconds, struct tp_error *e
     return rc;
 }
 
-static int run_all(struct measuring *m, double *seconds, struct tp_error *error)
+static int run_all(struct measuring *m, struct tp_bench_result *result, struct tp_error *error)
 {
-    const struct tp_bench_settings *settings = m->settings;
+    const struct tp_bench_observer *observer = m->observer;
     double ignored;
     int rc = 0;
-    for (; rc == 0 && m->run < settings->warm_up + settings->repeat; m->run++) {
-        bool counts = m->run >= settings->warm_up;
-        rc = run_once(m, counts ? &seconds[m->run - settings->warm_up] : &ignored, error);
+    for (; rc == 0 && m->run < m->settings->warm_up; m->run++)
+        rc = run_once(m, &ignored, error);
+    if (rc == 0)
+        rc = observer->limits(observer->context, &result->limits[0], error);
+    for (size_t i = 0; rc == 0 && i < result->repeat; i++, m->run++) {
+        rc = run_once(m, &result->seconds[i], error);
+        if (rc == 0)
+            rc = observer->limits(observer->context, &result->limits[i + 1], error);
     }
     return rc;
 }
@@ -174,6 +179,7 @@ void tp_bench_result_clear(struct tp_bench_result *result)
 {
     free(result->lengths);
     free(result->seconds);
+    free(result->limits);
     *result = (struct tp_bench_result){0};
 }
 
@@ -183,8 +189,9 @@ static int result_init(const struct tp_bench_case *what, size_t repeat,
     struct tp_bench_result result = {.what = *what,
                                      .lengths = calloc(what->n, sizeof *result.lengths),
                                      .repeat = repeat,
-                                     .seconds = calloc(repeat, sizeof *result.seconds)};
-    if (result.lengths == NULL || result.seconds == NULL) {
+                                     .seconds = calloc(repeat, sizeof *result.seconds),
+                                     .limits = calloc(repeat + 1, sizeof *result.limits)};
+    if (result.lengths == NULL || result.seconds == NULL || result.limits == NULL) {
         tp_bench_result_clear(&result);
         return -ENOMEM;
     }
@@ -197,17 +204,14 @@ static int result_init(const struct tp_bench_case *what, size_t repeat,
 
 int tp_bench_case_run(const struct tp_bench_case *what, const struct tp_bench_settings *settings,
                       struct tp_runtime *runtime, const struct tp_backend_options *options,
-                      tp_bench_progress_fn *progress, void *context,
-                      struct tp_bench_result *ret_result, struct tp_error *error)
+                      const struct tp_bench_observer *observer, struct tp_bench_result *ret_result,
+                      struct tp_error *error)
 {
     size_t room = tp_bench_case_context(what, settings);
     struct tp_bench_result result = {0};
     struct tp_batch batch = {0};
-    struct measuring m = {.what = what,
-                          .settings = settings,
-                          .batch = &batch,
-                          .progress = progress,
-                          .context = context};
+    struct measuring m = {
+        .what = what, .settings = settings, .batch = &batch, .observer = observer};
     int rc = result_init(what, settings->repeat, &result);
     if (rc == 0)
         rc = allocate(&m);
@@ -217,7 +221,7 @@ int tp_bench_case_run(const struct tp_bench_case *what, const struct tp_bench_se
         rc = tp_batch_open(runtime->kind, runtime->backend, runtime->model, options, what->n, room,
                            &batch, error);
     if (rc == 0)
-        rc = run_all(&m, result.seconds, error);
+        rc = run_all(&m, &result, error);
     if (rc == 0) {
         result.counts = batch.counts;
         runtime->kind->sequence_bytes(runtime->backend, room, &result.cache_bytes);

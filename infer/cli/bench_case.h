@@ -43,12 +43,20 @@ struct tp_bench_result {
     struct tp_batch_counts counts; /* of one run: all are the same */
     uint64_t cache_bytes;          /* that the texts have taken for keys and values, at most */
     struct tp_memory_use memory;   /* at the end */
-    double read_bandwidth;         /* of the machine, measured shortly before */
+    /* What the machine could do between the runs that count, before the first and after the last:
+     * machines change while they are measured. */
+    struct tp_backend_limits *limits; /* [repeat + 1] */
 };
 
-/* Before each step: what is being measured. False ends it. */
-typedef bool tp_bench_progress_fn(void *context, const struct tp_bench_case *what, size_t run,
-                                  size_t n_runs);
+/* Who looks on while something is measured. */
+struct tp_bench_observer {
+    /* Before each step: what is being measured. False ends it. */
+    bool (*progress)(void *context, const struct tp_bench_case *what, size_t run, size_t n_runs);
+
+    /* What the machine can do now. Negative errnos with a message. */
+    int (*limits)(void *context, struct tp_backend_limits *ret_limits, struct tp_error *error);
+    void *context;
+};
 
 /* Tokens that each text must have room for. */
 size_t tp_bench_case_context(const struct tp_bench_case *what,
@@ -58,12 +66,12 @@ size_t tp_bench_case_context(const struct tp_bench_case *what,
 int tp_bench_case_check(const struct tp_bench_case *what, const struct tp_bench_settings *settings,
                         const struct tp_runtime *runtime, struct tp_error *error);
 
-/* Measures; tp_bench_result_clear() frees the result. -EINTR if `progress` ended it; errors of the
- * backend with a message. */
+/* Measures; tp_bench_result_clear() frees the result. -EINTR if the observer ended it; errors of
+ * the backend with a message. */
 int tp_bench_case_run(const struct tp_bench_case *what, const struct tp_bench_settings *settings,
                       struct tp_runtime *runtime, const struct tp_backend_options *options,
-                      tp_bench_progress_fn *progress, void *context,
-                      struct tp_bench_result *ret_result, struct tp_error *error);
+                      const struct tp_bench_observer *observer, struct tp_bench_result *ret_result,
+                      struct tp_error *error);
 
 void tp_bench_result_clear(struct tp_bench_result *result);
 

@@ -40,17 +40,54 @@ struct tp_quartiles tp_quartiles(const double *values, size_t n)
     return quartiles;
 }
 
-/* What is derived from a result. Shares are negative where the limit is not known. */
+/* What is derived from a result: medians of the runs. Limits, and the shares of them, which are the
+ * medians of each run's own, are negative where they are not known. */
 struct figures {
     struct tp_quartiles seconds, rate; /* tokens a second, of all texts */
     uint64_t bytes;
-    double gb_per_second, bandwidth_share, gflop_per_second, peak_share;
+    double gb_per_second, read_gb_per_second, bandwidth_share;
+    double gflop_per_second, peak_gflop_per_second, peak_share;
     double experts_per_layer; /* of a step */
 };
 
-static double share(double part, double whole)
+/* During a run: between before and after. */
+static double read_limit(const struct tp_bench_result *result, size_t run)
 {
-    return whole > 0 ? part / whole : -1;
+    const struct tp_backend_limits *limits = &result->limits[run];
+    return (limits[0].read_bandwidth + limits[1].read_bandwidth) / 2;
+}
+
+/* Negative if it is not known. */
+static double multiply_limit(const struct tp_bench_result *result, size_t run)
+{
+    const struct tp_backend_limits *limits = &result->limits[run];
+    bool known = limits[0].multiply_adds > 0 && limits[1].multiply_adds > 0;
+    return known ? (limits[0].multiply_adds + limits[1].multiply_adds) / 2 : -1;
+}
+
+typedef double limit_fn(const struct tp_bench_result *result, size_t run);
+
+struct compared {
+    double limit, share; /* medians; the limit a second */
+};
+
+/* What was `done` in each run with what could have been. */
+static struct compared compare_with(limit_fn *limit, const struct tp_bench_result *result,
+                                    double done)
+{
+    size_t n = result->repeat;
+    double *limits = calloc(n, sizeof *limits), *shares = calloc(n, sizeof *shares);
+    struct compared compared = {-1, -1};
+    for (size_t i = 0; limits != NULL && shares != NULL && i < n; i++) {
+        limits[i] = limit(result, i);
+        shares[i] = done / result->seconds[i] / limits[i];
+    }
+    if (limits != NULL && shares != NULL)
+        compared =
+            (struct compared){tp_quartiles(limits, n).median, tp_quartiles(shares, n).median};
+    free(limits);
+    free(shares);
+    return compared;
 }
 
 static struct figures derive(const struct tp_bench_report *report,
@@ -68,8 +105,13 @@ static struct figures derive(const struct tp_bench_report *report,
         .experts_per_layer = (double)counts->experts / ((double)counts->steps * n_layers),
     };
     f.gb_per_second = 1e-9 * (double)f.bytes / seconds.median;
-    f.bandwidth_share = share(f.gb_per_second, 1e-9 * report->limits.read_bandwidth);
-    f.peak_share = share(f.gflop_per_second, 2e-9 * report->limits.multiply_adds);
+    struct compared read = compare_with(read_limit, result, (double)f.bytes);
+    struct compared multiplied =
+        compare_with(multiply_limit, result, (double)counts->multiply_adds);
+    f.read_gb_per_second = 1e-9 * read.limit;
+    f.bandwidth_share = read.share;
+    f.peak_gflop_per_second = 2e-9 * multiplied.limit;
+    f.peak_share = multiplied.share;
     return f;
 }
 
@@ -166,15 +208,16 @@ void tp_bench_write_csv_head(FILE *file)
 {
     fputs("case,batch,first_prompt,length,tokens,steps,repeat,seconds_low,seconds_median,"
           "seconds_high,tokens_per_second_low,tokens_per_second_median,tokens_per_second_high,"
-          "bytes,dense_bytes,expert_bytes,cache_bytes,gb_per_second,bandwidth_share,"
-          "multiply_adds,gflop_per_second,peak_share,experts,experts_per_layer,"
+          "bytes,dense_bytes,expert_bytes,cache_bytes,gb_per_second,read_gb_per_second,"
+          "bandwidth_share,multiply_adds,gflop_per_second,peak_gflop_per_second,peak_share,"
+          "experts,experts_per_layer,"
           "reserved_cache_bytes,private_bytes,page_cache_bytes\n",
           file);
     fflush(file);
 }
 
 /* Empty where it is not known. */
-static void write_csv_share(double value, FILE *file)
+static void write_csv_known(double value, FILE *file)
 {
     if (value < 0)
         fputs(",", file);
@@ -196,9 +239,11 @@ void tp_bench_write_csv(const struct tp_bench_report *report, const struct tp_be
             f.seconds.high, f.rate.low, f.rate.median, f.rate.high);
     fprintf(file, ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%.6g", f.bytes,
             counts->dense_bytes, counts->expert_bytes, counts->cache_bytes, f.gb_per_second);
-    write_csv_share(f.bandwidth_share, file);
+    write_csv_known(f.read_gb_per_second, file);
+    write_csv_known(f.bandwidth_share, file);
     fprintf(file, ",%" PRIu64 ",%.6g", counts->multiply_adds, f.gflop_per_second);
-    write_csv_share(f.peak_share, file);
+    write_csv_known(f.peak_gflop_per_second, file);
+    write_csv_known(f.peak_share, file);
     fprintf(file, ",%" PRIu64 ",%.6g,%" PRIu64 ",%" PRIu64 ",%" PRIu64 "\n", counts->experts,
             f.experts_per_layer, result->cache_bytes, result->memory.private_bytes,
             result->memory.page_cache_bytes);
@@ -217,7 +262,8 @@ static void add_text(cJSON *object, const char *key, const char *text)
     tp_json_add_text(object, key, text, strlen(text));
 }
 
-static void add_share(cJSON *object, const char *key, double value)
+/* null where it is not known. */
+static void add_known(cJSON *object, const char *key, double value)
 {
     if (value < 0)
         cJSON_AddNullToObject(object, key);
@@ -274,8 +320,17 @@ static void add_limits(cJSON *object, const struct tp_backend_limits *limits)
     cJSON *item = cJSON_AddObjectToObject(object, "limits");
     add_number(item, "read_gb_per_second", 1e-9 * limits->read_bandwidth);
     add_number(item, "read_small_pages_gb_per_second", 1e-9 * limits->read_bandwidth_small_pages);
-    add_share(item, "gflop_per_second",
+    add_known(item, "gflop_per_second",
               limits->multiply_adds > 0 ? 2e-9 * limits->multiply_adds : -1);
+}
+
+/* A number for each run; nothing where it is not known. */
+static void add_limit_of_runs(cJSON *item, const char *key, const struct tp_bench_result *result,
+                              limit_fn *limit, double unit)
+{
+    cJSON *runs = cJSON_AddArrayToObject(item, key);
+    for (size_t i = 0; i < result->repeat && limit(result, i) >= 0; i++)
+        cJSON_AddItemToArray(runs, cJSON_CreateNumber(unit * limit(result, i)));
 }
 
 static void add_counts(cJSON *item, const struct tp_batch_counts *counts, const struct figures *f)
@@ -285,10 +340,12 @@ static void add_counts(cJSON *item, const struct tp_batch_counts *counts, const 
     tp_json_add_unsigned(item, "expert_bytes", counts->expert_bytes);
     tp_json_add_unsigned(item, "cache_bytes", counts->cache_bytes);
     add_number(item, "gb_per_second", f->gb_per_second);
-    add_share(item, "bandwidth_share", f->bandwidth_share);
+    add_known(item, "read_gb_per_second", f->read_gb_per_second);
+    add_known(item, "bandwidth_share", f->bandwidth_share);
     tp_json_add_unsigned(item, "multiply_adds", counts->multiply_adds);
     add_number(item, "gflop_per_second", f->gflop_per_second);
-    add_share(item, "peak_share", f->peak_share);
+    add_known(item, "peak_gflop_per_second", f->peak_gflop_per_second);
+    add_known(item, "peak_share", f->peak_share);
     tp_json_add_unsigned(item, "experts", counts->experts);
     add_number(item, "experts_per_layer", f->experts_per_layer);
 }
@@ -317,8 +374,9 @@ static cJSON *result_item(const struct tp_bench_report *report,
         add_number(item, "first_token_seconds", f.seconds.median);
     cJSON_AddItemToObject(item, "all_seconds",
                           cJSON_CreateDoubleArray(result->seconds, (int)result->repeat));
+    add_limit_of_runs(item, "all_read_gb_per_second", result, read_limit, 1e-9);
+    add_limit_of_runs(item, "all_peak_gflop_per_second", result, multiply_limit, 2e-9);
     add_counts(item, &result->counts, &f);
-    add_number(item, "read_gb_per_second", 1e-9 * result->read_bandwidth);
     tp_json_add_unsigned(item, "reserved_cache_bytes", result->cache_bytes);
     add_memory(item, &result->memory);
     return item;

@@ -17,7 +17,7 @@
 enum { LIST_MAX = 32, LENGTH_MAX = 1 << 24, REPEAT_MAX = 10000 };
 
 /* Measuring the machine takes a moment; what is older than this is measured again. */
-static const double LIMITS_AGE_SECONDS = 5;
+static const double LIMITS_AGE_SECONDS = 1;
 static const double PROGRESS_SECONDS = 0.1;
 
 struct list {
@@ -41,8 +41,8 @@ struct command {
 
     const volatile sig_atomic_t *interrupted;
     bool draws_progress, has_drawn;
-    double drawn, measured; /* when */
-    double read_bandwidth;  /* the latest */
+    double drawn, measured;          /* when */
+    struct tp_backend_limits limits; /* the latest */
 };
 
 static const struct tp_option options[] = {
@@ -168,7 +168,7 @@ static void erase_progress(struct command *command)
     command->has_drawn = false;
 }
 
-/* A tp_bench_progress_fn. */
+/* Of a tp_bench_observer. */
 static bool show_progress(void *context, const struct tp_bench_case *what, size_t run,
                           size_t n_runs)
 {
@@ -185,25 +185,34 @@ static bool show_progress(void *context, const struct tp_bench_case *what, size_
 
 /* ---- one case ---- */
 
-/* Unless it was done just now. Keeps the best: what others on the machine took is no limit. */
-static int measure_limits(struct command *command, struct tp_error *error)
+static int measure_limits(struct command *command, bool small_pages, struct tp_error *error)
 {
-    struct tp_backend_limits now, *best = &command->report.limits;
-    if (best->read_bandwidth > 0 && tp_clock_seconds() - command->measured < LIMITS_AGE_SECONDS)
-        return 0;
-    int rc = command->runtime.kind->measure(command->runtime.backend, &now, error);
+    struct tp_backend_limits *now = &command->limits, *best = &command->report.limits;
+    int rc = command->runtime.kind->measure(command->runtime.backend, small_pages, now, error);
     if (rc < 0)
         return rc;
-    command->read_bandwidth = now.read_bandwidth;
-    if (now.read_bandwidth < best->read_bandwidth)
-        now.read_bandwidth = best->read_bandwidth;
-    if (now.read_bandwidth_small_pages < best->read_bandwidth_small_pages)
-        now.read_bandwidth_small_pages = best->read_bandwidth_small_pages;
-    if (now.multiply_adds < best->multiply_adds)
-        now.multiply_adds = best->multiply_adds;
-    *best = now;
     command->measured = tp_clock_seconds();
+    if (small_pages) {
+        *best = *now;
+        return 0;
+    }
+    if (now->read_bandwidth > best->read_bandwidth)
+        best->read_bandwidth = now->read_bandwidth;
+    if (now->multiply_adds > best->multiply_adds)
+        best->multiply_adds = now->multiply_adds;
     return 0;
+}
+
+/* Of a tp_bench_observer. */
+static int look_at_limits(void *context, struct tp_backend_limits *ret_limits,
+                          struct tp_error *error)
+{
+    struct command *command = context;
+    int rc = 0;
+    if (tp_clock_seconds() - command->measured > LIMITS_AGE_SECONDS)
+        rc = measure_limits(command, false, error);
+    *ret_limits = command->limits;
+    return rc;
 }
 
 typedef int case_fn(struct command *command, const struct tp_bench_case *what,
@@ -231,15 +240,13 @@ static int run_case(struct command *command, const struct tp_bench_case *what,
                     struct tp_error *error)
 {
     struct tp_bench_report *report = &command->report;
+    const struct tp_bench_observer observer = {show_progress, look_at_limits, command};
     struct tp_bench_result result;
-    int rc = measure_limits(command, error);
-    if (rc == 0)
-        rc = tp_bench_case_run(what, &command->settings, &command->runtime, &command->options,
-                               show_progress, command, &result, error);
+    int rc = tp_bench_case_run(what, &command->settings, &command->runtime, &command->options,
+                               &observer, &result, error);
     erase_progress(command);
     if (rc < 0)
         return rc;
-    result.read_bandwidth = command->read_bandwidth;
     if (keep_result(command, &result) < 0) {
         tp_bench_result_clear(&result);
         return tp_error_set(error, -ENOMEM, "out of memory");
@@ -375,7 +382,7 @@ static int open_all(struct command *command, const char *path, struct tp_error *
         rc = open_output(command->json, &command->json_file, error);
     if (rc == 0)
         rc = open_output(command->csv, &command->csv_file, error);
-    return rc < 0 ? rc : measure_limits(command, error);
+    return rc < 0 ? rc : measure_limits(command, true, error);
 }
 
 static int measure_all(struct command *command, struct tp_error *error)
@@ -387,8 +394,6 @@ static int measure_all(struct command *command, struct tp_error *error)
         tp_bench_write_csv_head(command->csv_file);
     int rc = with_all_cases(command, run_case, error);
     report->interrupted = rc == -EINTR;
-    if (rc == 0)
-        rc = measure_limits(command, error);
     if (rc < 0 && rc != -EINTR)
         return rc;
     if (command->prints_table)

@@ -365,10 +365,11 @@ static size_t cpu_sequence_context(const struct tp_sequence *sequence)
 
 /* ---- what it could do at most ---- */
 
-static int cpu_measure(struct tp_backend *cpu, struct tp_backend_limits *ret_limits,
-                       struct tp_error *error)
+static int cpu_measure(struct tp_backend *cpu, bool small_pages,
+                       struct tp_backend_limits *ret_limits, struct tp_error *error)
 {
-    return tp_peaks_measure(&cpu->workspace, cpu->options.bf16_activations, ret_limits, error);
+    return tp_peaks_measure(&cpu->workspace, cpu->options.bf16_activations, small_pages, ret_limits,
+                            error);
 }
 
 const struct tp_backend_kind tp_backend_cpu = {

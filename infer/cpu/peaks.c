@@ -222,7 +222,7 @@ static double measure_multiplying(struct measuring *m)
     return best;
 }
 
-int tp_peaks_measure(struct tp_workspace *workspace, bool bf16_pairs,
+int tp_peaks_measure(struct tp_workspace *workspace, bool bf16_pairs, bool small_pages,
                      struct tp_backend_limits *ret_limits, struct tp_error *error)
 {
     struct measuring m = {
@@ -230,7 +230,7 @@ int tp_peaks_measure(struct tp_workspace *workspace, bool bf16_pairs,
     struct tp_backend_limits limits = {.instructions = workspace->kernels->name,
                                        .n_threads = tp_pool_threads(workspace->pool)};
     int rc = measure_reading(&m, true, &limits.read_bandwidth, error);
-    if (rc == 0)
+    if (rc == 0 && small_pages)
         rc = measure_reading(&m, false, &limits.read_bandwidth_small_pages, error);
     if (rc < 0)
         return rc;

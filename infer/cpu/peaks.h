@@ -17,7 +17,7 @@ void tp_peak_read(const void *memory, size_t bytes);
 double tp_peak_multiply(const struct tp_kernels *kernels, bool bf16_pairs);
 
 /* See struct tp_backend_kind. `bf16_pairs` as above. */
-int tp_peaks_measure(struct tp_workspace *workspace, bool bf16_pairs,
+int tp_peaks_measure(struct tp_workspace *workspace, bool bf16_pairs, bool small_pages,
                      struct tp_backend_limits *ret_limits, struct tp_error *error);
 
 #endif

@@ -131,6 +131,14 @@ def check_case(model, case, n):
     assert np.isclose(case["experts_per_layer"], case["experts"] / len(steps) / model.n_layers)
 
 
+def check_limit(case, best, done, limit, share):
+    limits = np.array(case[f"all_{limit}"])
+    assert len(limits) == len(case["all_seconds"])
+    assert (0 < limits).all() and (limits <= best * (1 + 1e-9)).all()
+    assert np.isclose(case[limit], np.median(limits))
+    assert np.isclose(case[share], np.median(done / np.array(case["all_seconds"]) / limits))
+
+
 def check_figures(whole, case):
     """What is derived, by numpy."""
     quartiles = np.percentile(case["all_seconds"], [25, 50, 75])
@@ -139,13 +147,14 @@ def check_figures(whole, case):
     assert np.allclose([rate["high"], rate["median"], rate["low"]], case["tokens"] / quartiles)
     assert np.isclose(case["gb_per_second"], case["bytes"] / quartiles[1] / 1e9)
     assert np.isclose(case["gflop_per_second"], 2 * case["multiply_adds"] / quartiles[1] / 1e9)
-    limits = whole["limits"]
-    assert np.isclose(case["bandwidth_share"], case["gb_per_second"] / limits["read_gb_per_second"])
-    assert 0 < case["read_gb_per_second"] <= limits["read_gb_per_second"]
-    if limits["gflop_per_second"] is None:
-        assert case["peak_share"] is None
+    check_limit(case, whole["limits"]["read_gb_per_second"], case["bytes"] / 1e9,
+                "read_gb_per_second", "bandwidth_share")
+    if whole["limits"]["gflop_per_second"] is None:
+        assert case["peak_share"] is None and case["peak_gflop_per_second"] is None
+        assert case["all_peak_gflop_per_second"] == []
     else:
-        assert np.isclose(case["peak_share"], case["gflop_per_second"] / limits["gflop_per_second"])
+        check_limit(case, whole["limits"]["gflop_per_second"], 2 * case["multiply_adds"] / 1e9,
+                    "peak_gflop_per_second", "peak_share")
     assert case["memory"]["private_bytes"] > 0 and case["memory"]["page_cache_bytes"] > 0
     assert len(case["all_seconds"]) == whole["settings"]["repeat"]
 
