@@ -157,6 +157,16 @@ def bf16_is_as_the_reference_in_bf16():
 # ---------------------------------------------------------------- what is not
 
 @test
+def bf16_goes_on_like_float32():
+    """Running freely, each case for as many tokens as the reference in BF16."""
+    for name in MODELS:
+        about = json.loads((GOLDENS / name / "manifest.json").read_text())
+        for case in measured(name, "--activations", "bf16")["cases"]:
+            reference = case_of(about, case["name"])["bf16"]
+            assert case["greedy"]["same"] >= reference["greedy_steps_equal"], f"{name}, {case['name']}: {case['greedy']}"
+
+
+@test
 def a_single_number_is_noticed():
     def add(index, by):
         def change(array):
