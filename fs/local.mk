@@ -2,6 +2,7 @@ noinst_LIBRARIES += libfs.a
 
 # Everything but FUSE: what the mount and the exports share.
 libfs_a_SOURCES = \
+	fs/base/amount.c fs/base/amount.h \
 	fs/base/bytes.c fs/base/bytes.h \
 	fs/base/clock.h \
 	fs/base/gate.c fs/base/gate.h \

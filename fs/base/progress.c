@@ -1,4 +1,5 @@
 #include "fs/base/progress.h"
+#include "fs/base/amount.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -11,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fs/base/amount.h"
 #include "fs/base/clock.h"
 #include "fs/base/json_text.h"
 
@@ -48,28 +50,6 @@ struct tp_progress {
     char item[ITEM_MAX];
     size_t item_length;
 };
-
-void tp_format_bytes(double bytes, char text[TP_AMOUNT_MAX])
-{
-    static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB", "PB"};
-    size_t unit = 0;
-    while (bytes >= 999.5 && unit + 1 < sizeof units / sizeof *units) {
-        bytes /= 1000;
-        unit++;
-    }
-    snprintf(text, TP_AMOUNT_MAX, unit == 0 || bytes >= 99.95 ? "%.0f %s" : "%.1f %s", bytes,
-             units[unit]);
-}
-
-void tp_format_seconds(double seconds, char text[TP_AMOUNT_MAX])
-{
-    double longest = 99 * 3600.0;
-    unsigned whole = (unsigned)(seconds < longest ? seconds + 0.5 : longest);
-    if (whole >= 3600)
-        snprintf(text, TP_AMOUNT_MAX, "%u:%02u:%02u", whole / 3600, whole / 60 % 60, whole % 60);
-    else
-        snprintf(text, TP_AMOUNT_MAX, "%u:%02u", whole / 60, whole % 60);
-}
 
 /* ---- what the thread draws ---- */
 

@@ -36,9 +36,4 @@ void tp_progress_item(struct tp_progress *progress, const char *name, size_t len
  * the terminal. */
 void tp_progress_finish(struct tp_progress *progress);
 
-/* "13.8 GB", "512 bytes"; "1:02:03", "0:07". */
-enum { TP_AMOUNT_MAX = 32 };
-void tp_format_bytes(double bytes, char text[TP_AMOUNT_MAX]);
-void tp_format_seconds(double seconds, char text[TP_AMOUNT_MAX]);
-
 #endif

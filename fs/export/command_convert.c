@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/base/amount.h"
 #include "fs/base/clock.h"
 #include "fs/base/json_text.h"
 #include "fs/base/options.h"

@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "fs/base/amount.h"
 #include "fs/base/options.h"
 #include "fs/base/progress.h"
 #include "fs/base/workers.h"

@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/base/amount.h"
 #include "fs/base/json_text.h"
 #include "fs/base/mounts.h"
 #include "fs/base/options.h"
-#include "fs/base/progress.h"
 #include "fs/export/commands.h"
 #include "fs/export/mounts/columns.h"
 #include "fs/export/mounts/mount_probe.h"

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/base/amount.h"
 #include "fs/base/clock.h"
 #include "fs/base/json_text.h"
 #include "fs/base/options.h"

@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "fs/base/amount.h"
 #include "fs/base/json_text.h"
-#include "fs/base/progress.h"
 #include "infer/engine/logprobs.h"
 
 /* In the order of enum tp_generate_end. */

@@ -8,6 +8,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "fs/base/amount.h"
 #include "fs/base/bytes.h"
 #include "fs/base/io.h"
 #include "fs/base/text.h"

@@ -9,8 +9,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "fs/base/amount.h"
 #include "fs/base/bytes.h"
-#include "fs/base/progress.h"
 #include "fs/checkpoint/checkpoint.h"
 #include "fs/export/doctor/doctor.h"
 #include "fs/export/mounts/mount_probe.h"
