@@ -95,8 +95,9 @@ static double decode(struct way *way, size_t first, size_t n)
     for (size_t i = first; i < first + n; i++) {
         uint32_t token = (uint32_t)((i + 1) * 2654435761u % vocabulary);
         struct tp_step_item item = {way->sequence, &token, 1, 1};
-        if (tp_backend_cpu.step(way->backend, &item, 1, way->logits, NULL) < 0)
-            die("out of memory");
+        struct tp_error error;
+        if (tp_backend_cpu.step(way->backend, &item, 1, way->logits, NULL, &error) < 0)
+            die(error.text);
     }
     return tp_clock_seconds() - start;
 }

@@ -60,6 +60,7 @@ struct tp_trace {
     void (*see)(void *context, const char *name, size_t layer, const float *values, size_t rows,
                 size_t columns);
     void *context;
+    const char *only; /* a name: nothing else is wanted; NULL: everything */
 };
 
 /* What the machine does at most, with the backend's threads and instructions. */
@@ -75,6 +76,7 @@ struct tp_backend; /* an open one */
 
 struct tp_backend_kind {
     const char *name;
+    bool bf16_cache_by_default; /* options.bf16_cache where nobody asked */
 
     /* `model` must outlive it. -ENOMEM, what threads cost, and -EDOM when int8_dense meets a weight
      * that is not finite; with a message. */
@@ -120,10 +122,10 @@ struct tp_backend_kind {
     int (*sequence_resume)(struct tp_sequence *sequence, const size_t *firsts, size_t length);
 
     /* Computes. `logits` [sum of n_logits][vocabulary], item by item; every sequence once.
-     * `trace` may be NULL. -ENOMEM; -ENOSPC when a sequence would exceed its context: nothing has
-     * changed then. */
+     * `trace` may be NULL. -ENOSPC when a sequence would exceed its context: nothing has changed
+     * then. -ENOMEM; -EIO when a device has failed. All with a message. */
     int (*step)(struct tp_backend *backend, const struct tp_step_item *items, size_t n,
-                float *logits, const struct tp_trace *trace);
+                float *logits, const struct tp_trace *trace, struct tp_error *error);
 
     /* Measures, in a second or less, and in up to 1/8 of the machine's memory; without the small
      * pages, which are 0 then, in less. -ENOMEM with a message. */
@@ -132,5 +134,14 @@ struct tp_backend_kind {
 };
 
 extern const struct tp_backend_kind tp_backend_cpu;
+
+/* What a plugin shows, under the name TP_PLUGIN_SYMBOL. The number changes with this header and
+ * with infer/model/model.h: a plugin is made for one tpinfer. */
+struct tp_plugin {
+    unsigned interface;
+    const struct tp_backend_kind *kind;
+};
+#define TP_PLUGIN_INTERFACE 1u
+#define TP_PLUGIN_SYMBOL    "tp_plugin"
 
 #endif

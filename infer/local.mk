@@ -26,6 +26,7 @@ libinfer_a_SOURCES = \
 	infer/model/faults.c infer/model/faults.h \
 	infer/model/fields.c infer/model/fields.h \
 	infer/model/fingerprint.c infer/model/fingerprint.h \
+	infer/model/held.c infer/model/held.h \
 	infer/model/memory.c infer/model/memory.h \
 	infer/model/model.c infer/model/model.h \
 	infer/model/rope.c infer/model/rope.h \
@@ -75,6 +76,7 @@ bin_PROGRAMS += tpinfer
 tpinfer_SOURCES = \
 	infer/cli/answer_printer.c infer/cli/answer_printer.h \
 	infer/cli/answer_text.c infer/cli/answer_text.h \
+	infer/cli/backends.c infer/cli/backends.h \
 	infer/cli/bench_case.c infer/cli/bench_case.h \
 	infer/cli/bench_prompts.c infer/cli/bench_prompts.h \
 	infer/cli/bench_report.c infer/cli/bench_report.h \
@@ -109,4 +111,5 @@ tpinfer_SOURCES = \
 	infer/cli/trace_files.c infer/cli/trace_files.h \
 	infer/cli/validate_report.c infer/cli/validate_report.h
 tpinfer_CFLAGS = $(AM_CFLAGS) $(CJSON_CFLAGS) $(LIBEDIT_CFLAGS)
+tpinfer_CPPFLAGS = $(AM_CPPFLAGS) -DTP_PLUGIN_DIRECTORY='"$(pkglibdir)"'
 tpinfer_LDADD = $(INFER_LIBS) $(LIBEDIT_LIBS)

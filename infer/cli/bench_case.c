@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/base/amount.h"
 #include "fs/base/clock.h"
-#include "fs/base/progress.h"
 #include "infer/cli/bench_prompts.h"
 
 const char *const tp_bench_kind_names[] = {"prefill", "decode", NULL};
@@ -203,9 +203,8 @@ static int result_init(const struct tp_bench_case *what, size_t repeat,
 }
 
 int tp_bench_case_run(const struct tp_bench_case *what, const struct tp_bench_settings *settings,
-                      struct tp_runtime *runtime, const struct tp_backend_options *options,
-                      const struct tp_bench_observer *observer, struct tp_bench_result *ret_result,
-                      struct tp_error *error)
+                      struct tp_runtime *runtime, const struct tp_bench_observer *observer,
+                      struct tp_bench_result *ret_result, struct tp_error *error)
 {
     size_t room = tp_bench_case_context(what, settings);
     struct tp_bench_result result = {0};
@@ -218,8 +217,8 @@ int tp_bench_case_run(const struct tp_bench_case *what, const struct tp_bench_se
     if (rc < 0)
         tp_error_set(error, rc, "out of memory");
     else
-        rc = tp_batch_open(runtime->kind, runtime->backend, runtime->model, options, what->n, room,
-                           &batch, error);
+        rc = tp_batch_open(runtime->kind, runtime->backend, runtime->model, &runtime->options,
+                           what->n, room, &batch, error);
     if (rc == 0)
         rc = run_all(&m, &result, error);
     if (rc == 0) {

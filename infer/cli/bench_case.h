@@ -69,9 +69,8 @@ int tp_bench_case_check(const struct tp_bench_case *what, const struct tp_bench_
 /* Measures; tp_bench_result_clear() frees the result. -EINTR if the observer ended it; errors of
  * the backend with a message. */
 int tp_bench_case_run(const struct tp_bench_case *what, const struct tp_bench_settings *settings,
-                      struct tp_runtime *runtime, const struct tp_backend_options *options,
-                      const struct tp_bench_observer *observer, struct tp_bench_result *ret_result,
-                      struct tp_error *error);
+                      struct tp_runtime *runtime, const struct tp_bench_observer *observer,
+                      struct tp_bench_result *ret_result, struct tp_error *error);
 
 void tp_bench_result_clear(struct tp_bench_result *result);
 

@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "config.h"
+#include "fs/base/amount.h"
 #include "fs/base/json_text.h"
-#include "fs/base/progress.h"
 
 /* ---- figures ---- */
 
@@ -130,7 +130,7 @@ static struct tp_memory_use peak_memory(const struct tp_bench_report *report)
 
 static const char *activations_name(const struct tp_bench_report *report)
 {
-    return report->options->bf16_activations ? "bf16" : "f32";
+    return report->runtime->options.bf16_activations ? "bf16" : "f32";
 }
 
 /* ---- for people ---- */
@@ -306,10 +306,10 @@ static void add_settings(cJSON *object, const struct tp_bench_report *report)
     add_text(item, "backend", report->runtime->kind->name);
     add_text(item, "instructions", report->limits.instructions);
     tp_json_add_unsigned(item, "threads", report->limits.n_threads);
-    cJSON_AddBoolToObject(item, "pin", report->options->pin);
+    cJSON_AddBoolToObject(item, "pin", report->runtime->options.pin);
     add_text(item, "activations", activations_name(report));
-    add_text(item, "kv_type", report->options->bf16_cache ? "bf16" : "f32");
-    tp_json_add_unsigned(item, "step_max", report->options->step_max);
+    add_text(item, "kv_type", report->runtime->options.bf16_cache ? "bf16" : "f32");
+    tp_json_add_unsigned(item, "step_max", report->runtime->options.step_max);
     tp_json_add_unsigned(item, "seed", settings->seed);
     tp_json_add_unsigned(item, "warm_up", settings->warm_up);
     tp_json_add_unsigned(item, "repeat", settings->repeat);

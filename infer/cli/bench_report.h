@@ -12,7 +12,6 @@
 
 struct tp_bench_report {
     const struct tp_bench_settings *settings;
-    const struct tp_backend_options *options;
     const struct tp_runtime *runtime;
     struct tp_backend_limits limits; /* the best that was measured */
     double first_token_seconds;      /* from the command's start to the logits of a first token */

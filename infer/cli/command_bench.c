@@ -32,7 +32,6 @@ struct command {
     struct tp_engine_arguments engine;
     struct tp_bench_settings settings;
 
-    struct tp_backend_options options;
     struct tp_runtime runtime;
     struct tp_bench_prompts suite; /* of the file */
     struct tp_bench_report report;
@@ -242,8 +241,8 @@ static int run_case(struct command *command, const struct tp_bench_case *what,
     struct tp_bench_report *report = &command->report;
     const struct tp_bench_observer observer = {show_progress, look_at_limits, command};
     struct tp_bench_result result;
-    int rc = tp_bench_case_run(what, &command->settings, &command->runtime, &command->options,
-                               &observer, &result, error);
+    int rc =
+        tp_bench_case_run(what, &command->settings, &command->runtime, &observer, &result, error);
     erase_progress(command);
     if (rc < 0)
         return rc;
@@ -355,7 +354,7 @@ static int measure_first_token(struct command *command, double start, struct tp_
     uint32_t token = tp_bench_random_token(seed, runtime->model->config.vocab_size, 0, 0);
     const uint32_t *tokens = &token;
     struct tp_batch batch;
-    int rc = tp_batch_open(runtime->kind, runtime->backend, runtime->model, &command->options, 1, 1,
+    int rc = tp_batch_open(runtime->kind, runtime->backend, runtime->model, &runtime->options, 1, 1,
                            &batch, error);
     if (rc < 0)
         return rc;
@@ -369,7 +368,6 @@ static int open_all(struct command *command, const char *path, struct tp_error *
 {
     struct tp_runtime *runtime = &command->runtime;
     double start = tp_clock_seconds();
-    command->options = tp_engine_arguments_backend(&command->engine);
     int rc = tp_runtime_open(runtime, path, &command->engine, command->prompts != NULL, error);
     if (rc == 0)
         rc = measure_first_token(command, start, error);
@@ -425,8 +423,8 @@ static int close_all(struct command *command, int rc, struct tp_error *error)
 static int run(struct command *command, const char *path, struct tp_error *error)
 {
     struct tp_bench_report *report = &command->report;
-    *report = (struct tp_bench_report){
-        .settings = &command->settings, .options = &command->options, .runtime = &command->runtime};
+    *report =
+        (struct tp_bench_report){.settings = &command->settings, .runtime = &command->runtime};
     command->settings.context = command->engine.context;
     command->prints_table = !is_standard_output(command->json) && !is_standard_output(command->csv);
     command->draws_progress = isatty(STDERR_FILENO) == 1;

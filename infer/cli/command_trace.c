@@ -111,7 +111,7 @@ static void take_logits(void *context, size_t position, const float *const *rows
 static cJSON *describe(const struct command *command)
 {
     cJSON *object = cJSON_CreateObject();
-    struct tp_backend_options backend = tp_engine_arguments_backend(&command->engine);
+    struct tp_backend_options backend = command->runtime.options;
     const struct tp_model_config *config = &command->runtime.model->config;
     cJSON_AddNumberToObject(object, "format_version", 1);
     cJSON_AddStringToObject(object, "model_type", tp_architecture_names[config->architecture]);

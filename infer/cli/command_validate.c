@@ -129,7 +129,7 @@ static struct tp_validate_options validate_options(const struct command *command
 {
     return (struct tp_validate_options){
         .context = command->engine.context,
-        .chunk = tp_engine_arguments_backend(&command->engine).step_max,
+        .chunk = tp_engine_arguments_request(&command->engine).options.step_max,
         .tolerance = command->tolerance >= 0 ? command->tolerance : TOLERANCE_DEFAULT,
     };
 }
@@ -229,7 +229,7 @@ static int run_rope(struct command *command, struct tp_error *error)
 static cJSON *describe_engine(const struct command *command)
 {
     cJSON *object = cJSON_CreateObject();
-    struct tp_backend_options backend = tp_engine_arguments_backend(&command->engine);
+    struct tp_backend_options backend = command->runtime.options;
     cJSON_AddStringToObject(object, "backend", command->runtime.kind->name);
     cJSON_AddStringToObject(object, "activations", backend.bf16_activations ? "bf16" : "f32");
     cJSON_AddStringToObject(object, "dense", backend.int8_dense ? "int8" : "source");
@@ -273,23 +273,23 @@ static int open_plain(struct command *command, struct tp_error *error)
     struct tp_engine_arguments plain = {.threads = command->engine.threads,
                                         .pin = command->engine.pin,
                                         .step_max = command->engine.step_max};
-    struct tp_backend_options how = tp_engine_arguments_backend(&plain);
+    struct tp_backend_options how = tp_engine_arguments_request(&plain).options;
     return command->runtime.kind->open(command->runtime.model, &how, &command->plain, error);
 }
 
 static int run(struct command *command, char **arguments, struct tp_error *error)
 {
     struct tp_runtime *runtime = &command->runtime;
+    int rc = tp_goldens_open(arguments[1], &command->goldens, error);
+    if (rc == 0)
+        rc = tp_runtime_open(runtime, arguments[0], &command->engine, false, error);
     command->judge = (struct tp_judge){
         .bf16 = command->tolerance < 0 &&
-                (command->engine.bf16_activations || command->engine.bf16_cache),
+                (runtime->options.bf16_activations || runtime->options.bf16_cache),
         .tolerance = validate_options(command).tolerance,
         .fail = fail,
         .context = command,
     };
-    int rc = tp_goldens_open(arguments[1], &command->goldens, error);
-    if (rc == 0)
-        rc = tp_runtime_open(runtime, arguments[0], &command->engine, false, error);
     if (rc == 0 && command->report.against)
         rc = open_plain(command, error);
     if (rc == 0)

@@ -27,6 +27,16 @@ static int parse_second(const char *value, const char *const *names, bool *ret_s
     return rc;
 }
 
+static int parse_backend(const char *value, enum tp_backend_choice *ret_choice,
+                         struct tp_error *error)
+{
+    size_t name;
+    int rc = tp_parse_choice(value, tp_backend_choice_names, &name, error);
+    if (rc == 0)
+        *ret_choice = (enum tp_backend_choice)(TP_CHOOSE_AUTO + name);
+    return rc;
+}
+
 int tp_engine_arguments_handle(struct tp_engine_arguments *arguments, const char *name,
                                const char *value, bool *ret_known, struct tp_error *error)
 {
@@ -39,8 +49,12 @@ int tp_engine_arguments_handle(struct tp_engine_arguments *arguments, const char
         return parse_size(value, THREADS_MAX, &arguments->threads, error);
     if (strcmp(name, "activations") == 0)
         return parse_second(value, float_types, &arguments->bf16_activations, error);
-    if (strcmp(name, "kv-type") == 0)
+    if (strcmp(name, "kv-type") == 0) {
+        arguments->cache_given = true;
         return parse_second(value, float_types, &arguments->bf16_cache, error);
+    }
+    if (strcmp(name, "backend") == 0)
+        return parse_backend(value, &arguments->backend, error);
     if (strcmp(name, "dense") == 0)
         return parse_second(value, dense_types, &arguments->int8_dense, error);
     if (strcmp(name, "pin") == 0)
@@ -50,15 +64,18 @@ int tp_engine_arguments_handle(struct tp_engine_arguments *arguments, const char
     return 0;
 }
 
-struct tp_backend_options tp_engine_arguments_backend(const struct tp_engine_arguments *arguments)
+struct tp_backend_request tp_engine_arguments_request(const struct tp_engine_arguments *arguments)
 {
-    return (struct tp_backend_options){.n_threads = arguments->threads,
-                                       .pin = arguments->pin,
-                                       .bf16_activations = arguments->bf16_activations,
-                                       .bf16_cache = arguments->bf16_cache,
-                                       .int8_dense = arguments->int8_dense,
-                                       .step_max = arguments->step_max > 0 ? arguments->step_max
-                                                                           : TP_STEP_MAX};
+    return (struct tp_backend_request){
+        .choice = arguments->backend,
+        .options = {.n_threads = arguments->threads,
+                    .pin = arguments->pin,
+                    .bf16_activations = arguments->bf16_activations,
+                    .bf16_cache = arguments->bf16_cache,
+                    .int8_dense = arguments->int8_dense,
+                    .step_max = arguments->step_max > 0 ? arguments->step_max : TP_STEP_MAX},
+        .cache_given = arguments->cache_given,
+    };
 }
 
 size_t tp_engine_arguments_context(const struct tp_engine_arguments *arguments,

@@ -6,7 +6,7 @@
 #include <stddef.h>
 
 #include "decode/error.h"
-#include "infer/backend.h"
+#include "infer/cli/backends.h"
 #include "infer/model/config.h"
 
 /* Rows of a struct tp_option table. */
@@ -14,6 +14,7 @@
     {"context", 'c', "N",                                                                          \
      "tokens the text may have in all (default 4096, or what the\n"                                \
      "model allows)"},                                                                             \
+        {"backend", 0, "NAME", "auto (default): a GPU if there is one, else the CPU; cpu; cuda"},  \
         {"threads", 't', "N", "threads (default: one for each physical core)"},                    \
         {"pin", 0, NULL, "keep each thread on a processor of its own"},                            \
         {"activations", 0, "TYPE", "f32 (default), or bf16: rounded before products"},             \
@@ -21,7 +22,8 @@
          "source (default): dense weights as they are, or int8: in 8\n"                            \
          "bits, faster and not exact"},                                                            \
     {                                                                                              \
-        "kv-type", 0, "TYPE", "f32 (default), or bf16: half the memory for the context"            \
+        "kv-type", 0, "TYPE",                                                                      \
+            "f32 (default on the CPU), or bf16 (on a GPU): half the memory\nfor the context"       \
     }
 
 enum { TP_STEP_MAX = 512 }; /* tokens of a prompt taken in at a time */
@@ -30,6 +32,8 @@ struct tp_engine_arguments {
     size_t context; /* 0: not given */
     size_t threads; /* 0: one for each physical core */
     bool pin, bf16_activations, bf16_cache, int8_dense;
+    bool cache_given; /* bf16_cache is what somebody asked for */
+    enum tp_backend_choice backend;
     size_t step_max; /* tokens in one step; 0: TP_STEP_MAX */
 };
 
@@ -37,8 +41,8 @@ struct tp_engine_arguments {
 int tp_engine_arguments_handle(struct tp_engine_arguments *arguments, const char *name,
                                const char *value, bool *ret_known, struct tp_error *error);
 
-/* What the backend is told. */
-struct tp_backend_options tp_engine_arguments_backend(const struct tp_engine_arguments *arguments);
+/* What backends are asked for. */
+struct tp_backend_request tp_engine_arguments_request(const struct tp_engine_arguments *arguments);
 
 /* The context that was given, or the default for the model. */
 size_t tp_engine_arguments_context(const struct tp_engine_arguments *arguments,

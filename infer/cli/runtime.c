@@ -42,10 +42,9 @@ int tp_runtime_open(struct tp_runtime *runtime, const char *path,
                     const struct tp_engine_arguments *arguments, bool wants_tokenizer,
                     struct tp_error *error)
 {
-    struct tp_backend_options options = tp_engine_arguments_backend(arguments);
+    struct tp_backend_request request = tp_engine_arguments_request(arguments);
     double start = tp_clock_seconds();
     tp_mapping_guard("tpinfer");
-    runtime->kind = &tp_backend_cpu;
     int rc = tp_weights_view_open(path, &runtime->view, error);
     if (rc == 0 && wants_tokenizer)
         rc = tp_tokenizer_open(runtime->view->path, &runtime->tokenizer, error);
@@ -54,7 +53,8 @@ int tp_runtime_open(struct tp_runtime *runtime, const char *path,
     if (rc == 0)
         rc = tp_model_open(runtime->view, 1, &runtime->model, error);
     if (rc == 0)
-        rc = runtime->kind->open(runtime->model, &options, &runtime->backend, error);
+        rc = tp_backend_choose(runtime->model, &request, &runtime->kind, &runtime->backend,
+                               &runtime->options, error);
     if (rc < 0)
         return rc;
     runtime->context = tp_engine_arguments_context(arguments, &runtime->model->config);

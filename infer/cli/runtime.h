@@ -19,7 +19,8 @@ struct tp_runtime {
     struct tp_tokenizer *tokenizer; /* NULL if it was not asked for */
     const struct tp_backend_kind *kind;
     struct tp_backend *backend;
-    size_t context; /* of sessions */
+    struct tp_backend_options options; /* of the backend */
+    size_t context;                    /* of sessions */
     double load_seconds;
 };
 

@@ -216,7 +216,7 @@ void tp_trace_files_attach(struct tp_trace_files *files, struct tp_session *sess
     files->session = session;
     files->config = session->config;
     files->n_tokens = n_tokens;
-    files->trace = (struct tp_trace){see, files};
+    files->trace = (struct tp_trace){.see = see, .context = files};
     session->trace = &files->trace;
 }
 

@@ -186,12 +186,12 @@ static int attend(struct tp_backend *cpu, const struct tp_step_item *items, size
     for (size_t item = 0; item < n; item++) {
         struct tp_sequence *sequence = items[item].sequence;
         for (size_t t = 0; t < items[item].n_tokens; t++)
-            tp_kv_cache_store(&sequence->caches[i], sequence->length + t,
+            tp_kv_cache_store(&sequence->caches[i], sequence->held.length + t,
                               cpu->keys + (row + t) * kv, cpu->values + (row + t) * kv);
         cpu->attentions[item] = (struct tp_attention){
             .cache = &sequence->caches[i],
             .n_heads = c->n_heads,
-            .first = sequence->length,
+            .first = sequence->held.length,
             .n = items[item].n_tokens,
             .window = c->windows[i],
             .scale = 1 / sqrtf((float)c->head_dim),
@@ -272,7 +272,7 @@ static void begin(struct tp_backend *cpu, const struct tp_step_item *items, size
         for (size_t t = 0; t < items[item].n_tokens; t++, row++) {
             tp_matrix_row(&cpu->model->embedding, items[item].tokens[t],
                           cpu->x + row * c->hidden_size);
-            tp_rope_position(&cpu->model->rope, items[item].sequence->length + t,
+            tp_rope_position(&cpu->model->rope, items[item].sequence->held.length + t,
                              cpu->cosines + row * pairs, cpu->sines + row * pairs);
         }
     }
@@ -298,7 +298,7 @@ static int check(const struct tp_backend *cpu, const struct tp_step_item *items,
     size_t rows = 0;
     for (size_t i = 0; i < n; i++) {
         const struct tp_sequence *sequence = items[i].sequence;
-        if (items[i].n_tokens > sequence->context - sequence->length)
+        if (items[i].n_tokens > sequence->context - sequence->held.length)
             return -ENOSPC;
         if (items[i].n_logits > items[i].n_tokens ||
             items[i].n_tokens > cpu->options.step_max - rows)
@@ -313,8 +313,8 @@ static int check(const struct tp_backend *cpu, const struct tp_step_item *items,
     return 0;
 }
 
-static int cpu_step(struct tp_backend *cpu, const struct tp_step_item *items, size_t n,
-                    float *logits, const struct tp_trace *trace)
+static int step(struct tp_backend *cpu, const struct tp_step_item *items, size_t n, float *logits,
+                const struct tp_trace *trace)
 {
     const struct tp_model *model = cpu->model;
     const struct tp_model_config *c = &model->config;
@@ -336,8 +336,15 @@ static int cpu_step(struct tp_backend *cpu, const struct tp_step_item *items, si
         rc = project(cpu, cpu->normed, &model->head, NULL, n_wanted, logits);
     }
     for (size_t i = 0; rc == 0 && i < n; i++)
-        items[i].sequence->length += items[i].n_tokens;
+        items[i].sequence->held.length += items[i].n_tokens;
     return rc;
+}
+
+static int cpu_step(struct tp_backend *cpu, const struct tp_step_item *items, size_t n,
+                    float *logits, const struct tp_trace *trace, struct tp_error *error)
+{
+    int rc = step(cpu, items, n, logits, trace);
+    return rc < 0 ? tp_error_set(error, rc, "cannot compute: %s", strerror(-rc)) : 0;
 }
 
 /* ---- sequences ---- */
@@ -357,7 +364,22 @@ static int cpu_sequence_new(struct tp_backend *cpu, size_t context,
 
 static size_t cpu_sequence_length(const struct tp_sequence *sequence)
 {
-    return sequence->length;
+    return sequence->held.length;
+}
+
+static int cpu_sequence_cut(struct tp_sequence *sequence, size_t length)
+{
+    return tp_held_cut(&sequence->held, length);
+}
+
+static size_t cpu_sequence_first(const struct tp_sequence *sequence, size_t layer)
+{
+    return tp_held_first(&sequence->held, layer);
+}
+
+static int cpu_sequence_resume(struct tp_sequence *sequence, const size_t *firsts, size_t length)
+{
+    return tp_held_resume(&sequence->held, firsts, length);
 }
 
 static size_t cpu_sequence_context(const struct tp_sequence *sequence)
@@ -383,12 +405,12 @@ const struct tp_backend_kind tp_backend_cpu = {
     .sequence_free = tp_sequence_free,
     .sequence_length = cpu_sequence_length,
     .sequence_context = cpu_sequence_context,
-    .sequence_cut = tp_sequence_cut,
+    .sequence_cut = cpu_sequence_cut,
     .sequence_width = tp_sequence_width,
-    .sequence_first = tp_sequence_first,
+    .sequence_first = cpu_sequence_first,
     .sequence_export = tp_sequence_export,
     .sequence_import = tp_sequence_import,
-    .sequence_resume = tp_sequence_resume,
+    .sequence_resume = cpu_sequence_resume,
     .step = cpu_step,
     .measure = cpu_measure,
 };

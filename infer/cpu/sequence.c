@@ -55,6 +55,7 @@ static void place(struct tp_sequence *sequence, const struct tp_model_config *co
         cache.values = at + round_up(keys, ALIGNMENT);
         at += round_up(keys, ALIGNMENT) + round_up(values, ALIGNMENT);
         sequence->caches[i] = cache;
+        sequence->held.capacities[i] = cache.capacity;
     }
 }
 
@@ -65,15 +66,16 @@ int tp_sequence_new(const struct tp_model_config *config, size_t context, size_t
     int rc = tp_sequence_bytes(config, context, step_max, bf16, &bytes);
     if (rc < 0 || bytes > SIZE_MAX)
         return tp_error_set(error, -EOVERFLOW, "a context of %zu tokens is too long", context);
+    struct tp_held held;
+    rc = tp_held_init(&held, config->windows, config->n_layers);
     struct tp_sequence *sequence = calloc(1, sizeof *sequence);
     struct tp_kv_cache *caches = calloc(config->n_layers, sizeof *caches);
-    size_t *firsts = calloc(config->n_layers, sizeof *firsts);
     void *memory = mmap(NULL, bytes > 0 ? (size_t)bytes : 1, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (sequence == NULL || caches == NULL || firsts == NULL || memory == MAP_FAILED) {
+    if (rc < 0 || sequence == NULL || caches == NULL || memory == MAP_FAILED) {
         free(sequence);
         free(caches);
-        free(firsts);
+        tp_held_fini(&held);
         if (memory != MAP_FAILED)
             munmap(memory, (size_t)bytes);
         return tp_error_set(error, -ENOMEM,
@@ -81,10 +83,8 @@ int tp_sequence_new(const struct tp_model_config *config, size_t context, size_t
                             (unsigned long long)bytes);
     }
     *sequence = (struct tp_sequence){.context = context,
-                                     .n_layers = config->n_layers,
-                                     .windows = config->windows,
+                                     .held = held,
                                      .caches = caches,
-                                     .firsts = firsts,
                                      .memory = memory,
                                      .memory_bytes = (size_t)bytes};
     place(sequence, config, step_max, bf16);
@@ -98,52 +98,8 @@ void tp_sequence_free(struct tp_sequence *sequence)
         return;
     munmap(sequence->memory, sequence->memory_bytes > 0 ? sequence->memory_bytes : 1);
     free(sequence->caches);
-    free(sequence->firsts);
+    tp_held_fini(&sequence->held);
     free(sequence);
-}
-
-static size_t most(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
-size_t tp_sequence_first(const struct tp_sequence *sequence, size_t layer)
-{
-    size_t capacity = sequence->caches[layer].capacity;
-    size_t longest = most(sequence->longest, sequence->length);
-    return most(sequence->firsts[layer], longest > capacity ? longest - capacity : 0);
-}
-
-/* True if every layer has all that the position `length` will look at. */
-static bool still_has(const struct tp_sequence *sequence, size_t length)
-{
-    for (size_t i = 0; i < sequence->n_layers; i++) {
-        size_t window = sequence->windows[i], first = tp_sequence_first(sequence, i);
-        if (first > 0 && (window == 0 || first > length || length + 1 - first < window))
-            return false;
-    }
-    return true;
-}
-
-static void empty(struct tp_sequence *sequence)
-{
-    sequence->length = sequence->longest = 0;
-    memset(sequence->firsts, 0, sequence->n_layers * sizeof *sequence->firsts);
-}
-
-int tp_sequence_cut(struct tp_sequence *sequence, size_t length)
-{
-    if (length >= sequence->length)
-        return length == sequence->length ? 0 : -ERANGE;
-    if (length == 0) {
-        empty(sequence);
-        return 0;
-    }
-    if (!still_has(sequence, length))
-        return -ERANGE;
-    sequence->longest = most(sequence->longest, sequence->length);
-    sequence->length = length;
-    return 0;
 }
 
 /* ---- outside */
@@ -174,14 +130,4 @@ int tp_sequence_import(struct tp_sequence *sequence, size_t layer, size_t first,
     for (size_t i = 0; i < n; i++)
         tp_kv_cache_import(cache, first + i, (const uint8_t *)source + i * position_bytes(cache));
     return 0;
-}
-
-int tp_sequence_resume(struct tp_sequence *sequence, const size_t *firsts, size_t length)
-{
-    memcpy(sequence->firsts, firsts, sequence->n_layers * sizeof *firsts);
-    sequence->length = length;
-    if (still_has(sequence, length))
-        return 0;
-    empty(sequence);
-    return -ERANGE;
 }

@@ -10,15 +10,12 @@
 #include "decode/error.h"
 #include "infer/cpu/kv_cache.h"
 #include "infer/model/config.h"
+#include "infer/model/held.h"
 
 struct tp_sequence {
-    size_t context; /* tokens it may have */
-    size_t length;  /* tokens it has */
-    size_t longest; /* tokens it had at most since it was empty: what rings have dropped */
-    size_t n_layers;
-    const size_t *windows;      /* [n_layers], the configuration's */
+    size_t context;             /* tokens it may have */
+    struct tp_held held;        /* tokens it has */
     struct tp_kv_cache *caches; /* [n_layers] */
-    size_t *firsts; /* [n_layers]: positions before were never stored; not 0 after an import */
     void *memory;
     size_t memory_bytes;
 };
@@ -34,13 +31,10 @@ int tp_sequence_new(const struct tp_model_config *config, size_t context, size_t
 void tp_sequence_free(struct tp_sequence *sequence);
 
 /* See struct tp_backend_kind. */
-int tp_sequence_cut(struct tp_sequence *sequence, size_t length);
 size_t tp_sequence_width(const struct tp_sequence *sequence);
-size_t tp_sequence_first(const struct tp_sequence *sequence, size_t layer);
 int tp_sequence_export(const struct tp_sequence *sequence, size_t layer, size_t first, size_t n,
                        void *target);
 int tp_sequence_import(struct tp_sequence *sequence, size_t layer, size_t first, size_t n,
                        const void *source);
-int tp_sequence_resume(struct tp_sequence *sequence, const size_t *firsts, size_t length);
 
 #endif

@@ -138,14 +138,14 @@ static size_t collect(struct tp_batch *batch, const uint32_t *const *tokens, con
 int tp_batch_feed(struct tp_batch *batch, const uint32_t *const *tokens, const size_t *lengths,
                   tp_batch_step_fn *go_on, void *context, struct tp_error *error)
 {
-    const struct tp_trace trace = {see, batch};
+    const struct tp_trace trace = {.see = see, .context = batch, .only = "router_experts"};
     struct place place = {0, 0};
     while (place.text < batch->n) {
         float *logits = batch->logits + place.text * batch->model->config.vocab_size;
         size_t n_items = collect(batch, tokens, lengths, &place);
-        int rc = batch->kind->step(batch->backend, batch->items, n_items, logits, &trace);
+        int rc = batch->kind->step(batch->backend, batch->items, n_items, logits, &trace, error);
         if (rc < 0)
-            return tp_error_set(error, rc, "cannot compute: %s", strerror(-rc));
+            return rc;
         count_step(batch, n_items);
         if (go_on != NULL && !go_on(context))
             return -EINTR;

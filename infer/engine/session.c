@@ -51,14 +51,14 @@ int tp_session_step(struct tp_session *session, const uint32_t *tokens, size_t n
                     float *logits, struct tp_error *error)
 {
     struct tp_step_item item = {session->sequence, tokens, n, n_logits};
-    int rc = session->kind->step(session->backend, &item, 1, logits, session->trace);
+    int rc = session->kind->step(session->backend, &item, 1, logits, session->trace, error);
     if (rc == -ENOSPC)
         return tp_error_set(error, rc,
                             "the text no longer fits the context of %zu tokens; give a larger "
                             "--context",
                             session->context);
     if (rc < 0)
-        return tp_error_set(error, rc, "cannot compute: %s", strerror(-rc));
+        return rc;
     memcpy(session->tokens + session->length, tokens, n * sizeof *tokens);
     session->length += n;
     return 0;

@@ -158,7 +158,7 @@ int tp_inside_init(struct tp_inside *inside, const struct tp_golden_case *golden
                    struct tp_session *session, double near)
 {
     *inside = (struct tp_inside){.golden = golden, .session = session, .near = near};
-    inside->trace = (struct tp_trace){see, inside};
+    inside->trace = (struct tp_trace){.see = see, .context = inside};
     for (size_t i = 0; i < golden->n_stages; i++)
         inside->n_stages += golden->stages[i].n_layers;
     inside->stages = calloc(inside->n_stages + 1, sizeof *inside->stages);

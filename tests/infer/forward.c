@@ -48,11 +48,8 @@ int main(int argc, char **argv)
         size_t now = n - at < chunk ? n - at : chunk, left = n - at - now;
         size_t wanted = n_logits <= left ? 0 : n_logits - left < now ? n_logits - left : now;
         struct tp_step_item item = {sequence, ids + at, now, wanted};
-        int rc = cpu->step(backend, &item, 1, logits, NULL);
-        if (rc < 0) {
-            tp_error_set(&error, rc, "step: %s", strerror(-rc));
+        if (cpu->step(backend, &item, 1, logits, NULL, &error) < 0)
             fail(&error);
-        }
         fwrite(logits, sizeof *logits, wanted * vocabulary, stdout);
     }
     free(logits);

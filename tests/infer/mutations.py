@@ -52,7 +52,7 @@ MUTATIONS = [
     Mutation("keys are not turned", BACKEND,
              "    tp_rotate_rows(&cpu->workspace, cpu->keys, rows,", "    tp_rotate_rows(&cpu->workspace, cpu->keys, 0,", "tiny short"),
     Mutation("positions begin again with each step", BACKEND,
-             "tp_rope_position(&cpu->model->rope, items[item].sequence->length + t,", "tp_rope_position(&cpu->model->rope, t,",
+             "tp_rope_position(&cpu->model->rope, items[item].sequence->held.length + t,", "tp_rope_position(&cpu->model->rope, t,",
              "tiny short"),
 
     # ---- attention
@@ -134,8 +134,8 @@ MUTATIONS = [
     # ---- the whole
     Mutation("the second norm of a layer is the first", BACKEND, "cpu->x, layer->mlp_norm, rows", "cpu->x, layer->input_norm, rows",
              "tiny short"),
-    Mutation("a step depends on how the text is cut", BACKEND, ".first = sequence->length,",
-             ".first = sequence->length > 20 ? sequence->length - 1 : sequence->length,", "tiny text"),
+    Mutation("a step depends on how the text is cut", BACKEND, ".first = sequence->held.length,",
+             ".first = sequence->held.length > 20 ? sequence->held.length - 1 : sequence->held.length,", "tiny text"),
 
     # ---- what ends a text, and text itself
     Mutation("no token ends a text", "infer/engine/generate.c", "if (config->eos_tokens[i] == token)",

@@ -54,10 +54,10 @@ def ids(tokens):
     return ",".join(map(str, tokens))
 
 
-def logits_of(view, folder, *options):
+def logits_of(view, folder, *options, **how):
     """(object, logits) of a run with --logits."""
     path = folder / "logits.npy"
-    out = run_json(view, *options, "--logits", path)
+    out = run_json(view, *options, "--logits", path, **how)
     array = np.load(path)
     assert path.stat().st_size == 128 + array.nbytes and array.dtype == np.float32
     path.unlink()

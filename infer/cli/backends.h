@@ -1,0 +1,34 @@
+/* Choosing what computes: the CPU, or the GPU of a plugin that is opened at run time. */
+#ifndef TENSORPORT_INFER_CLI_BACKENDS_H
+#define TENSORPORT_INFER_CLI_BACKENDS_H
+
+#include <stdbool.h>
+
+#include "decode/error.h"
+#include "infer/backend.h"
+
+enum tp_backend_choice {
+    TP_CHOOSE_DEFAULT, /* as auto, but on a machine without a GPU nothing is said */
+    TP_CHOOSE_AUTO,
+    TP_CHOOSE_CPU,
+    TP_CHOOSE_CUDA,
+};
+
+/* "auto", "cpu", "cuda": NULL at the end, in the order of the enum without its first. */
+extern const char *const tp_backend_choice_names[];
+
+/* What is asked of any backend; what differs between them is decided here. */
+struct tp_backend_request {
+    enum tp_backend_choice choice;
+    struct tp_backend_options options;
+    bool cache_given; /* options.bf16_cache was asked for; otherwise it is the backend's default */
+};
+
+/* A backend that is open, and the options that it was opened with. Under auto, when there is a GPU
+ * that cannot be used, one line on standard error says why and the CPU computes. Errors with a
+ * message. */
+int tp_backend_choose(const struct tp_model *model, const struct tp_backend_request *request,
+                      const struct tp_backend_kind **ret_kind, struct tp_backend **ret_backend,
+                      struct tp_backend_options *ret_options, struct tp_error *error);
+
+#endif
