@@ -75,3 +75,36 @@ AC_DEFUN([TP_TESTS], [
   AC_ARG_VAR([PYTHON], [Python with the packages of tests/requirements.txt])
   AC_PATH_PROGS([PYTHON], [python3], [python3])
 ])
+
+# TP_CUDA
+# The GPU backend, a plugin: built where CUDA's compiler is found, 13 or later. DIR is where the
+# toolkit is installed.
+AC_DEFUN([TP_CUDA], [
+  AC_ARG_WITH([cuda],
+    [AS_HELP_STRING([--with-cuda=check|yes|no|DIR], [build the GPU backend with the CUDA toolkit @<:@check@:>@])],
+    [], [with_cuda=check])
+  AC_ARG_VAR([NVCC], [CUDA's compiler])
+  AC_ARG_VAR([CUDA_ARCHITECTURES], [GPUs to make code for @<:@75 80 86 89 90a 100 120@:>@; the last one's PTX is for those to come])
+  : ${CUDA_ARCHITECTURES="75 80 86 89 90a 100 120"}
+  AS_IF([test "x$with_cuda" != xno], [
+    AS_CASE(["$with_cuda"],
+      [check|yes], [AC_PATH_PROG([NVCC], [nvcc], [], [$PATH$PATH_SEPARATOR/usr/local/cuda/bin])],
+      [NVCC=$with_cuda/bin/nvcc])
+    AC_MSG_CHECKING([for CUDA 13 or later])
+    cuda_version=`"$NVCC" --version 2>/dev/null | sed -n 's/.*release \([[0-9]]*\).*/\1/p'`
+    cuda_home=`dirname "$NVCC"`/..
+    have_cuda=no
+    AS_IF([test "0$cuda_version" -ge 13 && test -f "$cuda_home/lib64/libcudart_static.a"], [have_cuda=yes])
+    AC_MSG_RESULT([$have_cuda${cuda_version:+, found $cuda_version}])
+    AS_IF([test $have_cuda = no && test "x$with_cuda" != xcheck],
+      [AC_MSG_ERROR([the CUDA toolkit was asked for and not found, or is older than 13])])
+  ], [have_cuda=no])
+  AM_CONDITIONAL([BUILD_CUDA], [test $have_cuda = yes])
+  CUDA_CODE_FLAGS=
+  for architecture in $CUDA_ARCHITECTURES; do
+    CUDA_CODE_FLAGS="$CUDA_CODE_FLAGS -gencode arch=compute_$architecture,code=sm_$architecture"
+  done
+  CUDA_CODE_FLAGS="$CUDA_CODE_FLAGS -gencode arch=compute_$architecture,code=compute_$architecture"
+  AC_SUBST([CUDA_HOME], [$cuda_home])
+  AC_SUBST([CUDA_CODE_FLAGS])
+])

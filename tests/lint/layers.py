@@ -10,8 +10,8 @@ Arrows point at what is known:
 
 Behind the files of the view, knowing nothing of how they are made:
 
-    infer/cli -> infer/engine -> infer/backend.h <- infer/cpu
-                 infer/backend.h, infer/cpu -> infer/model -> infer/weights -> fs/base, decode
+    infer/cli -> infer/engine -> infer/backend.h <- infer/cpu, cuda
+                 infer/backend.h, infer/cpu, cuda -> infer/model -> infer/weights -> fs/base, decode
     infer/cli -> infer/validate -> infer/engine, infer/model
     infer/cli -> infer/chat -> infer/tokenizer                              -> fs/base, decode
 """
@@ -44,6 +44,7 @@ KNOWS = {
         "fs/export/verify": ("fs/export/common", "fs/export/convert", "fs/export/pack"),
     }.items()},
     **{folder: BELOW_INFER | {folder, *others} for folder, others in {
+        "cuda": ("infer", "infer/model", "infer/weights"),
         "infer": ("infer/model",),  # backend.h
         "infer/chat": ("infer/tokenizer",),
         "infer/cli": ("infer", "infer/chat", "infer/cpu", "infer/engine", "infer/model",
@@ -62,7 +63,7 @@ LINES_MAX = 800
 
 
 def sources():
-    for folder in ("decode", "fs", "infer"):
+    for folder in ("cuda", "decode", "fs", "infer"):
         yield from sorted((TOP / folder).rglob("*.[ch]"))
 
 

@@ -1,4 +1,4 @@
-"""Runs clang-tidy with .clang-tidy's list over decode/, fs/ and infer/, one process for each processor.
+"""Runs clang-tidy with .clang-tidy's list over cuda/, decode/, fs/ and infer/, one process for each processor.
 
     tidy.py BUILD-DIRECTORY     (for its config.h)
 """
@@ -20,7 +20,8 @@ ISA_FLAGS = {"bitshuffle_avx2.c": AVX2, "bitshuffle_avx512.c": AVX512,
 
 def tidy(path, build):
     flags = ["-std=gnu11", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", f"-I{TOP}", f"-I{build}",
-             "-I/usr/include/fuse3", '-DTP_BINDIR=""', '-DTP_SBINDIR=""', *ISA_FLAGS.get(path.name, [])]
+             "-I/usr/include/fuse3", '-DTP_BINDIR=""', '-DTP_SBINDIR=""',
+             '-DTP_PLUGIN_DIRECTORY=""', *ISA_FLAGS.get(path.name, [])]
     run = subprocess.run(["clang-tidy", "--quiet", str(path), "--", *flags], text=True,
                          capture_output=True)
     return run.stdout if run.returncode != 0 else ""
@@ -28,8 +29,8 @@ def tidy(path, build):
 
 def main():
     build = Path(sys.argv[1]).resolve()
-    paths = [p for folder in ("decode", "fs", "infer") for p in sorted((TOP / folder).rglob("*.c"))
-             if p.name != "codec_neon.c"]  # for another machine
+    paths = [p for folder in ("cuda", "decode", "fs", "infer") for p in sorted((TOP / folder).rglob("*.c"))
+             if p.name not in ("codec_neon.c", "device_cuda.c")]  # for another machine
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         faults = [text for text in pool.map(lambda p: tidy(p, build), paths) if text]
     print("\n".join(faults) if faults else f"{len(paths)} files are tidy")

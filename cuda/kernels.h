@@ -1,0 +1,233 @@
+/* The kernels and what they are given: C for the host side, C++ for the device.
+ *
+ * Shapes: T tokens in the step, H hidden, Q = heads * head size, KV likewise, I inner size, E
+ * experts, K experts a token, V vocabulary. All pointers are the device's.
+ *
+ * Two sets of kernels compute the same. With few tokens, up to TP_FEW, time goes into reading
+ * weights and into waiting between kernels: five fused stages a layer, in which a block takes tiles
+ * of 16 rows of a matrix. With many, time goes into tensor cores: tokens sorted by expert, tiles of
+ * tokens, and small kernels between the products.
+ *
+ * A norm is split between its neighbours: whoever makes the residual stream x stores x * weight as
+ * the next product's columns, and sums of squares of x; whoever multiplies scales its results by
+ * 1 / sqrt(mean of squares + epsilon). So no stage has to wait for a whole row. */
+#ifndef TENSORPORT_CUDA_KERNELS_H
+#define TENSORPORT_CUDA_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "infer/weights/matrix.h"
+
+#ifdef __cplusplus
+extern "C" {
+#define TP_DECLARE_KERNEL(name) /* TP_KERNEL() declares it */
+#else
+#define TP_DECLARE_KERNEL(name) void name(void)
+#endif
+
+enum {
+    TP_FEW = 8, /* tokens of a step, or columns of a tensor core's tile */
+    TP_TILE_ROWS = 16,
+    TP_TILE_UNITS = 8, /* pairs of rows that belong together: gate and up, two halves of a head */
+    TP_FEW_THREADS = 256,
+    TP_ATTEND_THREADS = 128,
+    TP_ROW_THREADS = 256,   /* of kernels with a block for each token */
+    TP_GPU_KEY_SPLIT = 128, /* positions that a block attends to, counted from position 0 */
+    TP_PARTS_MAX = 3,
+    TP_NO_SLOT = 0xffff,
+};
+
+/* A weight matrix. `shift`, MXFP4 only: scales are at most 128 + shift, or NaN. The power that an
+ * unpacked nibble lacks, 126, then fits a BF16's exponent together with its scale; results are to
+ * be multiplied by 2^shift. */
+struct tp_gpu_matrix {
+    const void *values;
+    const uint8_t *scales;
+    enum tp_matrix_type type;
+    uint32_t rows, columns;
+    int32_t shift;
+};
+
+/* Vectors that products multiply with: each the sum of its parts in BF16, of one (rounded) or of
+ * three (2^-24 from exact). For MXFP4 weights the order within 8 columns is 0 4 1 5 2 6 3 7: that
+ * in which a shift and two masks unpack nibbles. */
+struct tp_columns {
+    uint16_t *parts;       /* [n][n_parts][stride]; zeros from `size` on */
+    uint32_t n_parts;      /* 1 or 3 */
+    uint32_t size, stride; /* stride: a multiple of 128 */
+    bool shuffled;
+};
+
+/* Sums of squares of the vectors, before they were multiplied by the norm's weight. */
+struct tp_squares {
+    float *sums; /* [n_sums][TP_FEW], or [1][T] in a step of many */
+    uint32_t n_sums;
+    uint32_t size; /* of the vectors */
+    float epsilon;
+};
+
+/* A sequence's cache: layer after layer, keys [KV heads][capacity][head size] and values alike.
+ * Position p lies at p % capacity: the sequence's, or of a layer with a window that of a ring, if
+ * it is smaller. */
+struct tp_gpu_sequence {
+    uint8_t *memory;
+    uint32_t capacity;
+};
+
+/* One layer of all of them. */
+struct tp_gpu_cache {
+    const struct tp_gpu_sequence *sequences;
+    uint32_t n_heads, head_size;
+    uint32_t ring_capacity;              /* of layers with a window */
+    uint32_t rings_before, whole_before; /* layers of either kind before this one */
+    bool is_ring, bf16;
+};
+
+/* Where the tokens of a step stand. */
+struct tp_places {
+    const uint32_t *positions, *sequences; /* [T] each; the latter into tp_gpu_cache.sequences */
+};
+
+/* What each token of a step of few has chosen; made by the last block of tp_few_output. */
+struct tp_routing {
+    float *scales;    /* [TP_FEW]: 1 / root of the mean of squares of what the experts are given */
+    float *weights;   /* [TP_FEW][K] */
+    uint32_t *chosen; /* [TP_FEW][K] */
+    uint32_t *n_active;
+    uint32_t *active; /* [TP_FEW * K]: experts that anybody chose, ascending */
+    uint16_t *slots;  /* [TP_FEW * K][TP_FEW]: at the i-th active expert a token's k, or NO_SLOT */
+    uint32_t n_experts, n_per_token;
+};
+
+/* ---- a step of few tokens ---- */
+
+/* x = embedding[token], and the first layer's columns. Block: a token. */
+struct tp_few_embed {
+    struct tp_gpu_matrix embedding; /* [V][H]; not MXFP4 */
+    const uint32_t *tokens;         /* [T] */
+    const float *weight;            /* [H]: the first norm's */
+    float *x;                       /* [T][H] */
+    struct tp_columns columns;      /* [T] of H */
+    struct tp_squares squares;      /* one sum */
+};
+TP_DECLARE_KERNEL(tp_few_embed);
+
+/* Queries, keys and values, turned to their positions; keys and values go to the cache. The three
+ * matrices are of one type: units first_unit.. are pairs of rows i and i + head size / 2 of the
+ * heads of q, k and v, in this order. */
+struct tp_few_heads {
+    struct tp_gpu_matrix q, k, v;
+    const float *q_bias, *k_bias, *v_bias; /* or NULL */
+    struct tp_columns columns;
+    struct tp_squares squares;
+    uint32_t n_tokens, n_heads, first_unit, n_units;
+    const float *cosines, *sines; /* [T][head size / 2] */
+    struct tp_places places;
+    struct tp_gpu_cache cache;
+    float *queries; /* [T][Q] */
+};
+
+/* Attention, and the columns that o multiplies with. Block: a token, KV head and split; the last
+ * of a token's and head's joins the splits. */
+struct tp_attend {
+    struct tp_places places;
+    struct tp_gpu_cache cache;
+    uint32_t n_heads, window;  /* keys that a position sees, itself included; 0: all */
+    float scale;               /* of scores */
+    const float *sinks;        /* [heads] or NULL */
+    const float *queries;      /* [T][Q] */
+    uint32_t n_splits;         /* that a token has at most */
+    float *mixed;              /* [T][KV heads][n_splits][group][head size] */
+    float *sums;               /* [T][KV heads][n_splits][group][2]: largest score, sum */
+    uint32_t *arrived;         /* [T][KV heads]: zeros, before and after */
+    struct tp_columns columns; /* [T] of Q */
+};
+TP_DECLARE_KERNEL(tp_attend);
+
+/* x += o mixed + bias, the columns of the experts or of the dense layer; and the router, in the
+ * last block. */
+struct tp_few_output {
+    struct tp_gpu_matrix o;
+    const float *bias; /* [H] or NULL */
+    struct tp_columns mixed;
+    uint32_t n_tokens;
+    float *x;            /* [T][H] */
+    const float *weight; /* [H]: the norm's */
+    struct tp_columns columns;
+    struct tp_squares squares;   /* n_sums: tiles of 16 rows */
+    struct tp_gpu_matrix router; /* [E][H]; no values in a dense model */
+    const float *router_bias;    /* [E] */
+    float *router_sums;          /* [tiles][TP_FEW][E] */
+    float *router_logits;        /* [TP_FEW][E] */
+    struct tp_routing routing;   /* of a dense model: one expert, with weight 1 */
+    uint32_t *arrived;           /* 0, before and after */
+};
+
+/* The inner vectors of the chosen experts: clamped SwiGLU of rows 2 i and 2 i + 1 of gate_up, or of
+ * a dense layer silu(gate) * up. */
+struct tp_few_gate_up {
+    struct tp_gpu_matrix gate_up;     /* [E][2 I][H]: the first expert's */
+    struct tp_gpu_matrix gate, up;    /* dense, where gate_up has no values: [I][H] */
+    const float *bias;                /* [E][2 I] or NULL */
+    const float *gate_bias, *up_bias; /* [I] or NULL */
+    struct tp_columns columns;        /* [T] */
+    struct tp_routing routing;
+    uint32_t n_tokens, inner;
+    float alpha, limit;
+    struct tp_columns inners; /* [T * K] of I */
+};
+
+/* x += sum of weight * (down inner + bias) over a token's experts, in its order; and the columns of
+ * the next layer or of the head. */
+struct tp_few_down {
+    struct tp_gpu_matrix down; /* [E][H][I]: the first expert's */
+    const float *bias;         /* [E][H] or NULL */
+    struct tp_columns inners;
+    struct tp_routing routing;
+    uint32_t n_tokens;
+    float *outputs;    /* [T * K][H] */
+    uint32_t *arrived; /* [tiles]: zeros, before and after */
+    float *x;
+    const float *weight; /* [H]: the next norm's */
+    struct tp_columns columns;
+    struct tp_squares squares; /* n_sums: tiles */
+};
+
+/* logits[N][V] of the tokens `rows`. */
+struct tp_few_head {
+    struct tp_gpu_matrix head; /* [V][H] */
+    struct tp_columns columns; /* [T] */
+    struct tp_squares squares;
+    const uint32_t *rows; /* [n_rows]: tokens, at most TP_FEW */
+    uint32_t n_tokens, n_rows;
+    float *logits;
+};
+
+/* Each for weights in BF16 on tensor cores, with one group of 8 columns (parts of two tokens, or
+ * one part of eight) or with three (a part each), and for any type without them. Experts may be
+ * MXFP4. */
+#define TP_FEW_KERNELS(stage)                                                                      \
+    TP_DECLARE_KERNEL(tp_few_##stage##_bf16_1);                                                    \
+    TP_DECLARE_KERNEL(tp_few_##stage##_bf16_3);                                                    \
+    TP_DECLARE_KERNEL(tp_few_##stage##_any)
+#define TP_FEW_EXPERT_KERNELS(stage)                                                               \
+    TP_FEW_KERNELS(stage);                                                                         \
+    TP_DECLARE_KERNEL(tp_few_##stage##_mxfp4_1);                                                   \
+    TP_DECLARE_KERNEL(tp_few_##stage##_mxfp4_3)
+TP_FEW_KERNELS(heads);
+TP_FEW_KERNELS(output);
+TP_FEW_EXPERT_KERNELS(gate_up);
+TP_FEW_EXPERT_KERNELS(down);
+TP_FEW_KERNELS(head);
+
+/* Bytes of shared memory: of tp_attend, of the stages of few tokens. */
+size_t tp_attend_shared_bytes(uint32_t group, uint32_t head_size);
+size_t tp_few_shared_bytes(uint32_t n_groups, uint32_t n_tokens, uint32_t n_experts);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,51 @@
+# The GPU backend: one plugin that holds all it needs of the rest of the code, and CUDA's runtime.
+cuda_kernel_files = \
+	cuda/attend.cu \
+	cuda/few.cu
+
+cuda_header_files = \
+	cuda/backend.h \
+	cuda/device.h \
+	cuda/few_tile.cuh \
+	cuda/gpu.cuh \
+	cuda/kernels.h \
+	cuda/numbers.cuh \
+	cuda/sequence.h \
+	cuda/shown.h \
+	cuda/stages.h \
+	cuda/weights.h
+
+# The host's side, without the device: the tests have one of their own.
+cuda_host_files = \
+	cuda/backend.c \
+	cuda/sequence.c \
+	cuda/shown.c \
+	cuda/stages.c \
+	cuda/weights.c \
+	decode/error.c \
+	fs/base/amount.c \
+	infer/model/held.c \
+	infer/model/rope.c
+cuda_host_flags = $(AM_CFLAGS) -fPIC -fvisibility=hidden -ffp-contract=off
+
+EXTRA_DIST += $(cuda_kernel_files) $(cuda_header_files) cuda/README.md
+
+if BUILD_CUDA
+noinst_LIBRARIES += libcuda_host.a
+libcuda_host_a_SOURCES = $(cuda_host_files) cuda/device_cuda.c
+libcuda_host_a_CFLAGS = $(cuda_host_flags)
+libcuda_host_a_CPPFLAGS = $(AM_CPPFLAGS) -isystem $(CUDA_HOME)/include
+
+cuda_objects = $(cuda_kernel_files:.cu=.cu.o)
+cuda/%.cu.o: cuda/%.cu $(cuda_header_files)
+	$(AM_V_GEN)$(MKDIR_P) cuda && $(NVCC) -std=c++17 -O3 --fmad=false -Xcompiler -fPIC,-fvisibility=hidden \
+		--threads 2 $(CUDA_CODE_FLAGS) -I$(top_srcdir) -c -o $@ $<
+
+tensorport-cuda.so: libcuda_host.a $(cuda_objects)
+	$(AM_V_CCLD)$(CXX) -shared $(LDFLAGS) -o $@ $(cuda_objects) -Wl,--whole-archive libcuda_host.a \
+		-Wl,--no-whole-archive -Wl,-z,defs -L$(CUDA_HOME)/lib64 -lcudart_static -lrt -lpthread -ldl -lm
+
+plugindir = $(pkglibdir)
+plugin_DATA = tensorport-cuda.so
+CLEANFILES += tensorport-cuda.so $(cuda_objects)
+endif

@@ -1,0 +1,162 @@
+/* What kernels are written in (cuda/gpu.cuh), as plain C++: a grid runs on the CPU, block after
+ * block, each thread a fiber. A fiber runs until it waits for others, at a barrier or in a function
+ * of a warp; which one goes on then is drawn by a seed. So what depends on an order that nothing
+ * enforces comes out differently, or waits for ever, which is told.
+ *
+ * Strict where a device is not: shared memory holds NaN at first; all 32 lanes must call a warp's
+ * function, and all threads a barrier; asynchronous copies arrive no sooner than they are waited
+ * for.
+ */
+#ifndef TENSORPORT_TESTS_CUDA_HARNESS_H
+#define TENSORPORT_TESTS_CUDA_HARNESS_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* ---- words of CUDA ---- */
+
+struct tp_index {
+    unsigned x, y, z;
+};
+extern tp_index threadIdx, blockIdx, blockDim, gridDim;
+
+struct alignas(16) uint4 {
+    uint32_t x, y, z, w;
+};
+
+static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w)
+{
+    uint4 v = {x, y, z, w};
+    return v;
+}
+
+#define TP_DEVICE        [[maybe_unused]] static inline
+#define TP_DEVICE_MEMBER inline
+#define TP_KERNEL(name, type, threads)                                                             \
+    static void name##_body(const type *a);                                                        \
+    extern "C" void name(const void *a);                                                           \
+    extern "C" void name(const void *a)                                                            \
+    {                                                                                              \
+        name##_body((const type *)a);                                                              \
+    }                                                                                              \
+    static void name##_body(const type *a)
+
+#define TP_SHARED() tp_harness_shared
+extern unsigned char *tp_harness_shared; /* of the block that runs */
+
+static const unsigned TP_ALL_LANES = 0xffffffffu;
+
+void __syncthreads(void);
+
+/* A value of each lane for all of them: `values` [32] is valid until this lane's next call. */
+const uint64_t *tp_harness_exchange(uint64_t value);
+
+template <class T> static inline T tp_harness_lane(T value, unsigned lane)
+{
+    uint64_t bits = 0;
+    memcpy(&bits, &value, sizeof value);
+    bits = tp_harness_exchange(bits)[lane & 31];
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+template <class T> static inline T __shfl_sync(unsigned, T value, unsigned lane)
+{
+    return tp_harness_lane(value, lane);
+}
+
+template <class T> static inline T __shfl_xor_sync(unsigned, T value, unsigned distance)
+{
+    return tp_harness_lane(value, threadIdx.x ^ distance);
+}
+
+static inline void __syncwarp(unsigned = TP_ALL_LANES)
+{
+    tp_harness_exchange(0);
+}
+
+static inline unsigned __ballot_sync(unsigned, bool vote)
+{
+    const uint64_t *votes = tp_harness_exchange(vote);
+    unsigned all = 0;
+    for (unsigned lane = 0; lane < 32; lane++)
+        all |= (unsigned)(votes[lane] != 0) << lane;
+    return all;
+}
+
+static inline bool __any_sync(unsigned mask, bool vote)
+{
+    return __ballot_sync(mask, vote) != 0;
+}
+
+static inline uint32_t atomicAdd(uint32_t *target, uint32_t value)
+{
+    uint32_t before = *target;
+    *target = before + value;
+    return before;
+}
+
+static inline void __threadfence(void)
+{
+}
+
+static inline uint32_t __float_as_uint(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static inline float __uint_as_float(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static inline int __popc(uint32_t x)
+{
+    return __builtin_popcount(x);
+}
+
+/* ---- functions of gpu.cuh ---- */
+
+static inline uint4 tp_load_once(const void *address)
+{
+    return *(const uint4 *)address;
+}
+
+static inline void tp_prefetch(const void *)
+{
+}
+
+static inline float tp_load_shared_by_blocks(const float *address)
+{
+    return *address;
+}
+
+void tp_copy_async(void *shared, const void *global, unsigned bytes);
+void tp_copy_commit(void);
+void tp_harness_copy_wait(unsigned n);
+
+template <int N> static inline void tp_copy_wait(void)
+{
+    tp_harness_copy_wait(N);
+}
+
+void tp_wait_for_previous(void);
+static inline void tp_let_next_begin(void)
+{
+}
+
+uint32_t tp_multiply_bf16_pairs(uint32_t x, uint32_t y);
+
+static inline bool tp_has_tiles(void)
+{
+    return true;
+}
+
+void tp_multiply_tiles(float c[4], const uint32_t a[4], const uint32_t b[2]);
+
+#endif

@@ -1,0 +1,26 @@
+# The GPU backend on any machine: its kernels as plain C++, on a harness that runs threads as fibers.
+# Built as the plugin that tpinfer opens, in the place of CUDA's device.
+EXTRA_DIST += \
+	tests/cuda/grid.h \
+	tests/cuda/harness.h \
+	tests/cuda/test_gpu.py
+
+if PYTHON_TESTS
+check_LIBRARIES = libcuda_harness.a
+libcuda_harness_a_SOURCES = \
+	$(cuda_host_files) \
+	tests/cuda/device_harness.c \
+	tests/cuda/harness.cpp \
+	tests/cuda/kernels.cpp
+libcuda_harness_a_CFLAGS = $(cuda_host_flags)
+libcuda_harness_a_CXXFLAGS = $(AM_CXXFLAGS) -O3 -fPIC -fvisibility=hidden -ffp-contract=off \
+	-U_FORTIFY_SOURCE -Wno-unknown-pragmas
+
+check_DATA = tests/cuda/tensorport-cuda-harness.so
+tests/cuda/tensorport-cuda-harness.so: libcuda_harness.a
+	$(AM_V_CXXLD)$(CXX) -shared $(SANITIZER_CFLAGS) $(LDFLAGS) -o $@ -Wl,--whole-archive libcuda_harness.a \
+		-Wl,--no-whole-archive -lm
+CLEANFILES += tests/cuda/tensorport-cuda-harness.so
+
+TESTS += tests/cuda/test_gpu.py
+endif

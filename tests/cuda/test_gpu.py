@@ -1,0 +1,186 @@
+"""The GPU backend without a GPU: `tpinfer --backend cuda` with a plugin whose kernels run in the
+harness. Judged by transformers' goldens, and by the CPU backend on shapes that those do not have."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "infer"))
+
+from run_support import TPINFER, golden_cases, ids, logits_of, packed  # noqa: E402
+from support import BUILD, KIT, checkpoint, convert, main, scratch, test  # noqa: E402
+
+PLUGIN = BUILD / "tests/cuda/tensorport-cuda-harness.so"
+GREEDY = ("--temp", 0, "--ignore-eos")
+EXACT = ("--backend", "cuda", "--kv-type", "f32")
+VALIDATE_TIMEOUT = 280
+
+
+def harness(**settings):
+    """The environment of a machine with that device."""
+    return {**os.environ, "TENSORPORT_CUDA_PLUGIN": str(PLUGIN),
+            **{f"TENSORPORT_HARNESS_{name.upper()}": str(value) for name, value in settings.items()}}
+
+
+def validate(view, name, *options, **settings):
+    return subprocess.run([str(word) for word in (TPINFER, "validate", view, KIT / "goldens" / name, *options)], text=True,
+                          capture_output=True, timeout=VALIDATE_TIMEOUT, check=False, env=harness(**settings))
+
+
+def passes(view, name, *options, **settings):
+    done = validate(view, name, *options, **settings)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+
+
+def synth(folder, name, *options):
+    """A packed view of a checkpoint of that shape."""
+    subprocess.run([str(word) for word in (BUILD / "tensorport", "synth", "-q", *options, folder / f"{name}-checkpoint")],
+                   check=True)
+    return convert(folder / f"{name}-checkpoint", folder / name, "--precision", "source", "--mxfp4", "packed")
+
+
+def is_near(found, expected, relative=2e-5):
+    return np.abs(found - expected).max() <= relative * np.abs(expected).max()
+
+
+# ---------------------------------------------------------------- what is computed
+
+@test
+def goldens_of_every_architecture():
+    """Logits, experts, greedy tokens, and what is inside; prompts that end within, at and behind a window."""
+    with scratch() as folder:
+        passes(packed("tiny", folder), "tiny", "--case", "short", "--case", "window", *EXACT)
+        for name in ("llama", "mistral"):
+            passes(packed(name, folder), name, "--case", "short", *EXACT)
+
+
+@test
+def bfloat16_caches_and_activations():
+    """As the reference in BF16; the cache is BF16 unless asked otherwise."""
+    with scratch() as folder:
+        view = packed("tiny", folder)
+        passes(view, "tiny", "--case", "short", "--backend", "cuda")
+        passes(view, "tiny", "--case", "text", *EXACT, "--activations", "bf16")
+
+
+@test
+def without_tensor_cores():
+    with scratch() as folder:
+        passes(packed("tiny", folder), "tiny", "--case", "short", *EXACT, tiles=0)
+
+
+@test
+def odd_shapes_are_the_cpu_s():
+    """Heads, experts, hidden and inner sizes that are no multiples of a tile; other types of weights."""
+    shapes = {
+        "heads": ("--set", "hidden_size=96", "--set", "num_attention_heads=6", "--set", "num_key_value_heads=2",
+                  "--set", "head_dim=20", "--set", "sliding_window=5"),
+        "experts": ("--set", "num_local_experts=37", "--set", "num_experts_per_tok=7", "--set", "intermediate_size=96",
+                    "--set", "hidden_size=160"),
+        "f16": ("--dtype", "F16"),
+        "f32": ("--dtype", "F32"),
+        "llama": ("--arch", "llama", "--set", "hidden_size=100", "--set", "intermediate_size=52"),
+        "vocabulary": ("--set", "vocab_size=1091",),
+    }
+    prompt = np.random.default_rng(3).integers(0, 1000, 13).astype(np.int32)
+    with scratch() as folder:
+        for name, options in shapes.items():
+            view = synth(folder, name, *options)
+            how = ("--token-ids", ids(prompt), "-n", 4, *GREEDY)
+            expected, cpu = logits_of(view, folder, *how, "--backend", "cpu")
+            for tiles in (1, 0):
+                found, gpu = logits_of(view, folder, *how, *EXACT, env=harness(tiles=tiles))
+                assert found["tokens"] == expected["tokens"] and is_near(gpu, cpu), (name, tiles, np.abs(gpu - cpu).max())
+
+
+@test
+def decoded_experts_are_the_cpu_s():
+    with scratch() as folder:
+        prompt = next(prompt for case, prompt, *_ in golden_cases("tiny") if case["name"] == "short")[:9]
+        for precision in ("bfloat16", "float32"):
+            view = convert(checkpoint("tiny"), folder / precision, "--precision", precision)
+            how = ("--token-ids", ids(prompt), "-n", 2, *GREEDY)
+            _, cpu = logits_of(view, folder, *how, "--backend", "cpu")
+            _, gpu = logits_of(view, folder, *how, *EXACT, env=harness())
+            assert is_near(gpu, cpu), precision
+
+
+@test
+def the_order_of_threads_changes_no_bit():
+    """What a barrier forgot shows as another result."""
+    with scratch() as folder:
+        view = packed("tiny", folder)
+        how = ("--token-ids", ids(range(40, 57)), "-n", 3, *GREEDY, *EXACT)
+        _, expected = logits_of(view, folder, *how, env=harness(seed=1))
+        for seed in (2, 3, 4):
+            _, logits = logits_of(view, folder, *how, env=harness(seed=seed))
+            assert np.array_equal(logits, expected), seed
+
+
+@test
+def neighbours_change_no_bit():
+    """One token a step, two (whose parts fit one product) or eight."""
+    with scratch() as folder:
+        view = packed("tiny", folder)
+        text = list(range(300, 313))
+        _, together = logits_of(view, folder, "--token-ids", ids(text), "-n", 1, *GREEDY, *EXACT, env=harness())
+        for n in (1, 2, 9):
+            out, apart = logits_of(view, folder, "--token-ids", ids(text[:n]), "-n", 1, *GREEDY, *EXACT, env=harness())
+            assert np.array_equal(apart, together[:n]), n
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+def ends(*options, status, says, env, n_lines=1):
+    with scratch() as folder:
+        done = subprocess.run([str(word) for word in (TPINFER, "run", packed("tiny", folder), "--token-ids", "5,6", "-n", 2,
+                                                      *GREEDY, *options)],
+                              capture_output=True, text=True, timeout=60, check=False, env=env, stdin=subprocess.DEVNULL)
+    assert done.returncode == status and done.stderr.count("\n") == n_lines, done
+    for part in says:
+        assert part in done.stderr, f"expected {part!r} in: {done.stderr}"
+    return done
+
+
+@test
+def no_gpu():
+    """cuda says why and fails, auto says why and computes, and nobody who did not ask is told."""
+    env = harness(fail="open")
+    ends("--backend", "cuda", status=1, says=("no device was found",), env=env)
+    ends("--backend", "auto", "--json", status=0, says=("computing on the CPU: no device was found",), env=env)
+    ends("--json", status=0, says=(), env=env, n_lines=0)
+    ends("--backend", "cpu", "--json", status=0, says=(), env=env, n_lines=0)
+
+
+@test
+def no_plugin():
+    missing = {**os.environ, "TENSORPORT_CUDA_PLUGIN": "/nowhere/plugin.so"}
+    ends("--backend", "cuda", status=1, says=("/nowhere/plugin.so",), env=missing)
+    wrong = {**os.environ, "TENSORPORT_CUDA_PLUGIN": "libm.so.6"}
+    ends("--backend", "cuda", status=1, says=("libm.so.6: no plugin of tpinfer",), env=wrong)
+    ends("--json", status=0, says=("computing on the CPU: libm.so.6",), env=wrong)
+
+
+@test
+def too_little_memory():
+    ends("--backend", "cuda", status=1, says=("harness", "the weights take 2.0 MB", "100 kB are free"), env=harness(memory=100000))
+    ends("--json", status=0, says=("computing on the CPU: harness: the weights take",), env=harness(memory=100000))
+
+
+@test
+def a_device_that_fails():
+    """At the first kernel, in the middle, and in a later step."""
+    for launches in (0, 9, 40):
+        ends("--backend", "cuda", status=1, says=("an error in a kernel",), env=harness(fail=launches))
+
+
+@test
+def what_is_for_the_cpu():
+    ends("--backend", "cuda", "--dense", "int8", status=1, says=("--dense int8 is for the CPU",), env=harness())
+
+
+if __name__ == "__main__":
+    main()
