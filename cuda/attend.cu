@@ -32,12 +32,6 @@ TP_DEVICE struct part part_of(const struct tp_attend *a)
     return p;
 }
 
-TP_DEVICE float load_number(const uint8_t *numbers, size_t i, bool bf16)
-{
-    return bf16 ? tp_from_bf16(((const uint16_t *)(const void *)numbers)[i])
-                : ((const float *)(const void *)numbers)[i];
-}
-
 /* Where a split leaves its results. */
 TP_DEVICE size_t result_of(const struct tp_attend *a, const struct part *p, uint32_t split)
 {
@@ -59,7 +53,7 @@ TP_DEVICE void score(const struct tp_attend *a, const struct part *p, const floa
             float numbers[NUMBERS];
             for (uint32_t j = 0; j < NUMBERS; j++)
                 numbers[j] =
-                    i + j < size ? load_number(p->place.keys, key + i + j, a->cache.bf16) : 0.0f;
+                    i + j < size ? tp_load_number(p->place.keys, key + i + j, a->cache.bf16) : 0.0f;
 #pragma unroll
             for (uint32_t h = 0; h < HEADS; h++) {
                 const float *query = queries + (size_t)(head + h) * size + i;
@@ -111,7 +105,7 @@ TP_DEVICE void mix(const struct tp_attend *a, const struct part *p, const float 
         for (uint32_t key = 0; key < n; key++) {
             size_t slot = (p->first + key) % p->place.capacity;
             size_t at = ((size_t)p->kv_head * p->place.capacity + slot) * size + i % size;
-            sum = fmaf(row[key], load_number(p->place.values, at, a->cache.bf16), sum);
+            sum = fmaf(row[key], tp_load_number(p->place.values, at, a->cache.bf16), sum);
         }
         mixed[i] = sum;
     }

@@ -7,9 +7,10 @@
 #include <string.h>
 
 #include "cuda/device.h"
+#include "cuda/few_stages.h"
+#include "cuda/many_stages.h"
 #include "cuda/sequence.h"
 #include "cuda/shown.h"
-#include "cuda/stages.h"
 #include "cuda/weights.h"
 #include "fs/base/amount.h"
 
@@ -23,8 +24,14 @@ struct tp_backend {
     struct tp_device_facts facts;
     struct tp_gpu_weights weights;
     struct tp_cache_plan plan;
-    struct tp_stages stages;
-    uint8_t *inputs; /* [N_INPUTS][stages.input_bytes], for the device to read */
+    struct tp_step_model of;
+    struct tp_few_stages few;
+    struct tp_many_stages many;
+    bool has_many;      /* steps of many tokens are computed as such, not in pieces of few */
+    void *memory;       /* the device's, of all stages */
+    uint8_t *inputs;    /* [N_INPUTS][input_bytes], for the device to read */
+    void *input;        /* the device's */
+    size_t input_bytes; /* of the largest step */
     size_t next_input;
     float *logits; /* [TP_FEW][vocabulary], for the device to write */
 };
@@ -34,7 +41,7 @@ struct tp_backend {
 static void cuda_close(struct tp_backend *cuda)
 {
     if (cuda->device != NULL) {
-        tp_stages_fini(&cuda->stages);
+        tp_device_free(cuda->device, cuda->memory);
         tp_gpu_weights_free(cuda->device, &cuda->weights);
         tp_device_free_host(cuda->device, cuda->inputs);
         tp_device_free_host(cuda->device, cuda->logits);
@@ -71,12 +78,29 @@ static size_t window_of(const struct tp_model_config *config)
     return window;
 }
 
+/* All memory of the stages; without any of it they only count. */
+static void take_stages(struct tp_backend *cuda, struct tp_arena *arena)
+{
+    cuda->input = tp_arena_take(arena, 1, cuda->input_bytes);
+    tp_few_stages_take(&cuda->few, arena);
+    if (cuda->has_many)
+        tp_many_stages_take(&cuda->many, arena);
+}
+
+static uint64_t stage_bytes_of(const struct tp_backend *cuda)
+{
+    struct tp_backend counted = *cuda;
+    struct tp_arena arena = {NULL, 0};
+    take_stages(&counted, &arena);
+    return arena.bytes;
+}
+
 /* Told in advance. */
 static int check_memory(const struct tp_backend *cuda, struct tp_error *error)
 {
     char weights[TP_AMOUNT_MAX], workspace[TP_AMOUNT_MAX], has[TP_AMOUNT_MAX];
     uint64_t weight_bytes = tp_gpu_weights_bytes(cuda->model);
-    uint64_t stage_bytes = tp_stages_bytes(&cuda->stages);
+    uint64_t stage_bytes = stage_bytes_of(cuda);
     if (weight_bytes + stage_bytes <= cuda->facts.memory_available)
         return 0;
     tp_format_bytes((double)weight_bytes, weights);
@@ -91,8 +115,7 @@ static int check_memory(const struct tp_backend *cuda, struct tp_error *error)
 static int allocate_host(struct tp_backend *cuda, struct tp_error *error)
 {
     void *inputs, *logits;
-    int rc =
-        tp_device_allocate_host(cuda->device, N_INPUTS * cuda->stages.input_bytes, &inputs, error);
+    int rc = tp_device_allocate_host(cuda->device, N_INPUTS * cuda->input_bytes, &inputs, error);
     if (rc < 0)
         return rc;
     cuda->inputs = inputs;
@@ -103,30 +126,60 @@ static int allocate_host(struct tp_backend *cuda, struct tp_error *error)
     return rc;
 }
 
-static int open_all(struct tp_backend *cuda, struct tp_error *error)
+/* What there will be, of a model whose weights need not be there yet. */
+static void describe(struct tp_backend *cuda)
 {
     const struct tp_model_config *c = &cuda->model->config;
+    bool rounds = cuda->options.bf16_activations;
+    size_t step_max = cuda->options.step_max > TP_FEW ? cuda->options.step_max : TP_FEW;
+    cuda->plan = (struct tp_cache_plan){.device = cuda->device,
+                                        .config = c,
+                                        .ring_capacity = window_of(c) + step_max,
+                                        .bf16 = cuda->options.bf16_cache};
+    cuda->of = (struct tp_step_model){.device = cuda->device,
+                                      .facts = &cuda->facts,
+                                      .model = cuda->model,
+                                      .weights = &cuda->weights,
+                                      .plan = &cuda->plan};
+    cuda->few = (struct tp_few_stages){
+        .of = &cuda->of, .n_parts = rounds ? 1 : TP_PARTS_MAX, .context = c->context};
+    cuda->many = (struct tp_many_stages){
+        .of = &cuda->of,
+        .few = &cuda->few,
+        .capacity = step_max,
+        .n_parts = rounds || cuda->options.bf16_prompts ? 1 : TP_PARTS_MAX,
+        .n_head_parts = rounds ? 1 : TP_PARTS_MAX,
+    };
+    cuda->has_many = tp_many_stages_can(&cuda->of);
+    cuda->input_bytes = tp_step_input_bytes(c, step_max);
+}
+
+/* Cleared: padding of columns and counters of arrivals stay zeros. */
+static int allocate_stages(struct tp_backend *cuda, struct tp_error *error)
+{
+    uint64_t bytes = stage_bytes_of(cuda);
+    struct tp_arena arena = {NULL, 0};
+    int rc = tp_device_allocate(cuda->device, bytes, &cuda->memory, error);
+    if (rc < 0)
+        return rc;
+    arena.memory = cuda->memory;
+    take_stages(cuda, &arena);
+    return tp_device_zero(cuda->device, cuda->memory, bytes, error);
+}
+
+static int open_all(struct tp_backend *cuda, struct tp_error *error)
+{
     int rc = check_model(cuda->model, &cuda->options, error);
     if (rc == 0)
         rc = tp_device_open(&cuda->device, &cuda->facts, error);
     if (rc < 0)
         return rc;
-    cuda->plan = (struct tp_cache_plan){.device = cuda->device,
-                                        .config = c,
-                                        .ring_capacity = window_of(c) + TP_FEW,
-                                        .bf16 = cuda->options.bf16_cache};
-    cuda->stages = (struct tp_stages){.device = cuda->device,
-                                      .facts = &cuda->facts,
-                                      .model = cuda->model,
-                                      .weights = &cuda->weights,
-                                      .plan = &cuda->plan,
-                                      .n_parts = cuda->options.bf16_activations ? 1 : TP_PARTS_MAX,
-                                      .context = c->context};
+    describe(cuda);
     rc = check_memory(cuda, error);
     if (rc == 0)
         rc = tp_gpu_weights_load(cuda->device, cuda->model, &cuda->weights, error);
     if (rc == 0)
-        rc = tp_stages_init(&cuda->stages, error);
+        rc = allocate_stages(cuda, error);
     return rc < 0 ? rc : allocate_host(cuda, error);
 }
 
@@ -146,17 +199,13 @@ static int cuda_open(const struct tp_model *model, const struct tp_backend_optio
     return rc;
 }
 
-/* ---- a step, TP_FEW tokens at a time ---- */
+/* ---- a step, in pieces where it has to be ---- */
 
 /* The tokens of all items one after the other, and how far they have come. */
 struct cursor {
     const struct tp_step_item *items;
-    size_t n_items, item, token; /* the next one */
-};
-
-/* Of one piece of the step. */
-struct piece {
-    size_t n, n_rows, longest;
+    size_t item, token; /* the next one */
+    size_t left;        /* tokens */
 };
 
 static bool wants_logits(const struct tp_step_item *item, size_t token)
@@ -164,19 +213,19 @@ static bool wants_logits(const struct tp_step_item *item, size_t token)
     return token >= item->n_tokens - item->n_logits;
 }
 
-static struct piece fill_inputs(const struct tp_backend *cuda, struct cursor *cursor,
-                                const struct tp_step_inputs *inputs)
+/* Up to `capacity` tokens. `inputs` is the host's. */
+static void fill(const struct tp_backend *cuda, struct cursor *cursor, size_t capacity,
+                 const struct tp_step_inputs *inputs, struct tp_step *step)
 {
     size_t half = cuda->model->config.head_dim / 2;
-    struct piece piece = {0};
-    while (piece.n < TP_FEW && cursor->item < cursor->n_items) {
+    while (step->n < capacity && cursor->left > 0) {
         const struct tp_step_item *item = &cursor->items[cursor->item];
         if (cursor->token == item->n_tokens) {
             cursor->item++;
             cursor->token = 0;
             continue;
         }
-        size_t position = item->sequence->held.length + cursor->token, i = piece.n++;
+        size_t position = item->sequence->held.length + cursor->token, i = step->n++;
         inputs->tokens[i] = item->tokens[cursor->token];
         inputs->positions[i] = (uint32_t)position;
         inputs->sequence_of[i] = (uint32_t)i;
@@ -185,43 +234,63 @@ static struct piece fill_inputs(const struct tp_backend *cuda, struct cursor *cu
         tp_rope_position(&cuda->model->rope, position, inputs->cosines + i * half,
                          inputs->sines + i * half);
         if (wants_logits(item, cursor->token))
-            inputs->rows[piece.n_rows++] = (uint32_t)i;
-        piece.longest = position + 1 > piece.longest ? position + 1 : piece.longest;
+            inputs->rows[step->n_rows++] = (uint32_t)i;
+        step->longest = position + 1 > step->longest ? position + 1 : step->longest;
         cursor->token++;
+        cursor->left--;
     }
-    return piece;
 }
 
-/* *logits moves on behind what was written. */
-static int run_piece(struct tp_backend *cuda, struct cursor *cursor, float **logits,
-                     struct tp_shown *shown, struct tp_error *error)
+/* Where the step's logits go. */
+struct logits_target {
+    struct tp_backend *cuda;
+    float *next;
+};
+
+/* A tp_take_logits_fn. */
+static int take_logits(void *context, const float *logits, size_t n, struct tp_error *error)
 {
-    size_t vocabulary = cuda->model->config.vocab_size, bytes = cuda->stages.input_bytes;
-    int rc = cuda->next_input == 0 ? tp_device_wait(cuda->device, error) : 0;
-    if (rc < 0)
-        return rc;
-    void *memory = cuda->inputs + cuda->next_input * bytes;
-    struct tp_step_inputs inputs = tp_step_inputs_at(&cuda->stages, memory);
-    struct piece piece = fill_inputs(cuda, cursor, &inputs);
-    cuda->next_input = (cuda->next_input + 1) % N_INPUTS;
-    if (piece.n == 0)
-        return 0;
-    rc = tp_device_upload(cuda->device, cuda->stages.inputs.sequences, memory, bytes, error);
-    if (rc == 0)
-        rc = tp_stages_run(&cuda->stages, piece.n, piece.n_rows, piece.longest, shown, error);
-    shown->first += piece.n;
-    if (rc < 0 || piece.n_rows == 0)
-        return rc;
-    size_t n = piece.n_rows * vocabulary;
-    rc = tp_device_download(cuda->device, cuda->logits, cuda->stages.logits, n * sizeof(float),
-                            error);
+    struct logits_target *target = context;
+    struct tp_backend *cuda = target->cuda;
+    size_t numbers = n * cuda->model->config.vocab_size;
+    int rc = tp_device_download(cuda->device, cuda->logits, logits, numbers * sizeof(float), error);
     if (rc == 0)
         rc = tp_device_wait(cuda->device, error);
     if (rc < 0)
         return rc;
-    memcpy(*logits, cuda->logits, n * sizeof(float));
-    *logits += n;
+    memcpy(target->next, cuda->logits, numbers * sizeof(float));
+    target->next += numbers;
     return 0;
+}
+
+static int run_piece(struct tp_backend *cuda, struct cursor *cursor, struct logits_target *target,
+                     struct tp_shown *shown, struct tp_error *error)
+{
+    const struct tp_model_config *c = &cuda->model->config;
+    bool is_many = cuda->has_many && cursor->left > TP_FEW;
+    size_t capacity = is_many ? cuda->many.capacity : (size_t)TP_FEW;
+    int rc = cuda->next_input == 0 ? tp_device_wait(cuda->device, error) : 0;
+    if (rc < 0)
+        return rc;
+    void *memory = cuda->inputs + cuda->next_input * cuda->input_bytes;
+    struct tp_step_inputs inputs = tp_step_inputs_at(c, capacity, memory);
+    struct tp_step step = {.of = &cuda->of,
+                           .inputs = tp_step_inputs_at(c, capacity, cuda->input),
+                           .shown = shown,
+                           .error = error};
+    fill(cuda, cursor, capacity, &inputs, &step);
+    step.n_tiles = is_many ? tp_many_tiles(c, &cuda->facts, &inputs, step.n) : 0;
+    cuda->next_input = (cuda->next_input + 1) % N_INPUTS;
+    step.rc = tp_device_upload(cuda->device, cuda->input, memory, tp_step_input_bytes(c, capacity),
+                               error);
+    if (is_many)
+        tp_many_stages_run(&cuda->many, &step, take_logits, target);
+    else
+        tp_few_stages_run(&cuda->few, &step);
+    if (step.rc == 0 && !is_many && step.n_rows > 0)
+        step.rc = take_logits(target, cuda->few.logits, step.n_rows, error);
+    shown->first += step.n;
+    return step.rc;
 }
 
 static int check(const struct tp_backend *cuda, const struct tp_step_item *items, size_t n)
@@ -246,15 +315,17 @@ static int check(const struct tp_backend *cuda, const struct tp_step_item *items
 static int cuda_step(struct tp_backend *cuda, const struct tp_step_item *items, size_t n,
                      float *logits, const struct tp_trace *trace, struct tp_error *error)
 {
-    struct cursor cursor = {.items = items, .n_items = n};
+    struct cursor cursor = {.items = items};
+    struct logits_target target = {cuda, logits};
     struct tp_shown shown = {.trace = trace};
     int rc = check(cuda, items, n);
     if (rc < 0)
         return tp_error_set(error, rc, "cannot compute: %s", strerror(-rc));
     for (size_t i = 0; i < n; i++)
-        shown.n_rows += items[i].n_tokens;
-    while (rc == 0 && cursor.item < n)
-        rc = run_piece(cuda, &cursor, &logits, &shown, error);
+        cursor.left += items[i].n_tokens;
+    shown.n_rows = cursor.left;
+    while (rc == 0 && cursor.left > 0)
+        rc = run_piece(cuda, &cursor, &target, &shown, error);
     if (rc == 0)
         tp_shown_emit(&shown);
     tp_shown_free(&shown);
@@ -304,6 +375,7 @@ static int cuda_sequence_resume(struct tp_sequence *sequence, const size_t *firs
 const struct tp_backend_kind tp_backend_cuda = {
     .name = "cuda",
     .bf16_cache_by_default = true,
+    .bf16_prompts_by_default = true,
     .open = cuda_open,
     .close = cuda_close,
     .sequence_bytes = cuda_sequence_bytes,

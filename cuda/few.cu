@@ -1,5 +1,6 @@
 /* The stages of a step of few tokens. See kernels.h for what each computes. */
 #include "cuda/few_tile.cuh"
+#include "cuda/layer.cuh"
 
 /* Shared memory of all of them: the sums of a tile, and behind them what a stage needs. */
 template <int GROUPS> TP_DEVICE float *behind_sums(void)
@@ -11,11 +12,6 @@ TP_DEVICE struct tp_vectors_of_tokens all_tokens(uint32_t n)
 {
     struct tp_vectors_of_tokens vectors = {NULL, NULL, n, 0};
     return vectors;
-}
-
-TP_DEVICE float bias_of(const float *bias, size_t i)
-{
-    return bias != NULL ? bias[i] : 0.0f;
 }
 
 /* This thread's unit of the tile that its warp's lane has rows of. */
@@ -68,61 +64,6 @@ TP_KERNEL(tp_few_embed, struct tp_few_embed, TP_ROW_THREADS)
 
 /* ---- queries, keys and values ---- */
 
-/* A pair of rows of q, k or v. */
-struct head_unit {
-    const struct tp_gpu_matrix *matrix;
-    const float *bias;
-    uint32_t kind, head, pair; /* 0: q, 1: k, 2: v; elements `pair` and pair + half of the head */
-    uint32_t row;              /* the pair's first */
-};
-
-TP_DEVICE struct head_unit head_unit_of(const struct tp_few_heads *a, uint32_t unit)
-{
-    uint32_t half = a->cache.head_size / 2, n_kv = a->cache.n_heads;
-    uint32_t head = (a->first_unit + unit) / half, pair = (a->first_unit + unit) % half;
-    struct head_unit u = {&a->q, a->q_bias, 0, head, pair, 0};
-    if (head >= a->n_heads + n_kv) {
-        u.matrix = &a->v, u.bias = a->v_bias, u.kind = 2, u.head = head - a->n_heads - n_kv;
-    } else if (head >= a->n_heads) {
-        u.matrix = &a->k, u.bias = a->k_bias, u.kind = 1, u.head = head - a->n_heads;
-    }
-    u.row = u.head * a->cache.head_size + pair;
-    return u;
-}
-
-TP_DEVICE void store_number(uint8_t *numbers, size_t i, bool bf16, float x)
-{
-    if (bf16)
-        ((uint16_t *)(void *)numbers)[i] = (uint16_t)tp_to_bf16(x);
-    else
-        ((float *)(void *)numbers)[i] = x;
-}
-
-/* Turns a pair to the token's position, and puts it where it belongs. */
-TP_DEVICE void store_head_pair(const struct tp_few_heads *a, const struct head_unit *u,
-                               uint32_t token, float first, float second)
-{
-    uint32_t size = a->cache.head_size, half = size / 2;
-    if (u->kind != 2) {
-        float c = a->cosines[token * half + u->pair], s = a->sines[token * half + u->pair];
-        float turned = first * c - second * s;
-        second = second * c + first * s;
-        first = turned;
-    }
-    if (u->kind == 0) {
-        float *queries = a->queries + ((size_t)token * a->n_heads + u->head) * size + u->pair;
-        queries[0] = first;
-        queries[half] = second;
-        return;
-    }
-    struct tp_cache_place place = tp_find_cache(&a->cache, a->places.sequences[token]);
-    uint32_t slot = a->places.positions[token] % place.capacity;
-    uint8_t *numbers = u->kind == 1 ? place.keys : place.values;
-    size_t at = ((size_t)u->head * place.capacity + slot) * size + u->pair;
-    store_number(numbers, at, a->cache.bf16, first);
-    store_number(numbers, at + half, a->cache.bf16, second);
-}
-
 template <class WEIGHTS, int GROUPS> TP_DEVICE void few_heads(const struct tp_few_heads *a)
 {
     uint32_t half = a->cache.head_size / 2,
@@ -133,7 +74,7 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_heads(const struct tp_fe
     for (uint32_t tile = blockIdx.x; tile < n_tiles; tile += gridDim.x) {
         uint32_t unit = lane_unit(tile);
         bool exists = unit < a->n_units;
-        struct head_unit u = head_unit_of(a, exists ? unit : 0);
+        struct tp_head_unit u = tp_head_unit_of(a, exists ? unit : 0);
         struct tp_row upper = tp_row_at(u.matrix, u.row, exists);
         struct tp_row lower = tp_row_at(u.matrix, (size_t)u.row + half, exists);
         if (tile == blockIdx.x) {
@@ -145,14 +86,14 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_heads(const struct tp_fe
         struct cell cell = cell_of(TP_TILE_UNITS, a->n_tokens);
         unit = tile * TP_TILE_UNITS + cell.row;
         if (cell.exists && unit < a->n_units) {
-            u = head_unit_of(a, unit);
+            u = tp_head_unit_of(a, unit);
             float scale = scales[cell.token];
             float first =
                 tp_tile_value<WEIGHTS, GROUPS>(u.matrix, &a->columns, cell.row, cell.token);
             float second =
                 tp_tile_value<WEIGHTS, GROUPS>(u.matrix, &a->columns, 8 + cell.row, cell.token);
-            store_head_pair(a, &u, cell.token, first * scale + bias_of(u.bias, u.row),
-                            second * scale + bias_of(u.bias, u.row + half));
+            tp_store_head_pair(a, &u, cell.token, first * scale + tp_bias_of(u.bias, u.row),
+                               second * scale + tp_bias_of(u.bias, u.row + half));
         }
     }
 }
@@ -219,58 +160,8 @@ TP_DEVICE void finish_router_logits(const struct tp_few_output *a, uint32_t n_ti
         float sum = 0;
         for (warp = 0; warp < TP_FEW_WARPS; warp++)
             sum += sums[(size_t)warp * n + i];
-        a->router_logits[i] = sum * scales[i / n_experts] + bias_of(a->router_bias, i % n_experts);
-    }
-}
-
-/* Better: larger, or equal and earlier. NaN is worst. */
-TP_DEVICE bool is_better(float x, uint32_t i, float y, uint32_t j)
-{
-    bool x_is_number = x == x, y_is_number = y == y;
-    if (x_is_number != y_is_number)
-        return x_is_number;
-    return x_is_number && x != y ? x > y : i < j;
-}
-
-/* The K best experts of a token and their shares, by a warp. */
-TP_DEVICE void choose_experts(const float *logits, const struct tp_routing *routing, uint32_t token)
-{
-    uint32_t lane = threadIdx.x % 32, k = routing->n_per_token;
-    uint32_t *chosen = routing->chosen + token * k;
-    float *weights = routing->weights + token * k;
-    float largest = 0, previous = 0;
-    uint32_t previous_expert = 0;
-    for (uint32_t i = 0; i < k; i++) {
-        float best = 0;
-        uint32_t best_expert = 0xffffffffu;
-        for (uint32_t expert = lane; expert < routing->n_experts; expert += 32) {
-            bool is_left = i == 0 || is_better(previous, previous_expert, logits[expert], expert);
-            if (is_left && (best_expert == 0xffffffffu ||
-                            is_better(logits[expert], expert, best, best_expert)))
-                best = logits[expert], best_expert = expert;
-        }
-        for (int distance = 16; distance > 0; distance /= 2) {
-            float other = __shfl_xor_sync(TP_ALL_LANES, best, distance);
-            uint32_t other_expert = __shfl_xor_sync(TP_ALL_LANES, best_expert, distance);
-            if (other_expert != 0xffffffffu &&
-                (best_expert == 0xffffffffu || is_better(other, other_expert, best, best_expert)))
-                best = other, best_expert = other_expert;
-        }
-        if (i == 0)
-            largest = best;
-        if (lane == 0) {
-            chosen[i] = best_expert;
-            weights[i] = expf(best - largest);
-        }
-        previous = best;
-        previous_expert = best_expert;
-    }
-    if (lane == 0) {
-        float total = 0;
-        for (uint32_t i = 0; i < k; i++)
-            total += weights[i];
-        for (uint32_t i = 0; i < k; i++)
-            weights[i] /= total;
+        a->router_logits[i] =
+            sum * scales[i / n_experts] + tp_bias_of(a->router_bias, i % n_experts);
     }
 }
 
@@ -320,7 +211,9 @@ TP_DEVICE void route(const struct tp_few_output *a, uint32_t n_tiles, float *sca
         finish_router_logits(a, n_tiles, tp_tile_sums(), scales);
         __syncthreads();
         if (warp < a->n_tokens) /* a warp a token: there are as many as tokens at most */
-            choose_experts(a->router_logits + warp * a->router.rows, routing, warp);
+            tp_choose_experts(a->router_logits + warp * a->router.rows, a->router.rows,
+                              routing->n_per_token, routing->chosen + warp * routing->n_per_token,
+                              routing->weights + warp * routing->n_per_token);
     }
     __syncthreads();
     if (warp == 0)
@@ -354,7 +247,7 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_output(const struct tp_f
         if (exists) {
             float *target = &a->x[(size_t)cell.token * a->o.rows + row];
             x = *target + (tp_tile_value<WEIGHTS, GROUPS>(&a->o, &a->mixed, cell.row, cell.token) +
-                           bias_of(a->bias, row));
+                           tp_bias_of(a->bias, row));
             *target = x;
         }
         finish_rows(&cell, row, exists, x, a->weight, &a->columns, &a->squares, tile, values,
@@ -367,29 +260,6 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_output(const struct tp_f
 }
 
 /* ---- gate and up ---- */
-
-/* gpt_oss: gate from above, up from both sides. */
-TP_DEVICE float clamped_swiglu(float gate, float up, float alpha, float limit)
-{
-    gate = gate > limit ? limit : gate;
-    up = up > limit ? limit : up < -limit ? -limit : up;
-    return gate / (1.0f + expf(-alpha * gate)) * (up + 1.0f);
-}
-
-TP_DEVICE float silu_product(float gate, float up)
-{
-    return gate / (1.0f + expf(-gate)) * up;
-}
-
-TP_DEVICE struct tp_gpu_matrix expert_of(const struct tp_gpu_matrix *first, uint32_t expert)
-{
-    struct tp_gpu_matrix w = *first;
-    size_t rows = (size_t)expert * w.rows;
-    w.values = (const uint8_t *)w.values + rows * tp_row_bytes(&w);
-    if (w.type == TP_MATRIX_MXFP4)
-        w.scales += rows * (w.columns / 32);
-    return w;
-}
 
 template <class WEIGHTS, int GROUPS> TP_DEVICE void few_gate_up(const struct tp_few_gate_up *a)
 {
@@ -404,7 +274,7 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_gate_up(const struct tp_
         uint32_t active = task / n_tiles, tile = task % n_tiles;
         uint32_t expert = routing->active[active], unit = lane_unit(tile);
         bool exists = unit < a->inner;
-        struct tp_gpu_matrix w = is_dense ? a->gate : expert_of(&a->gate_up, expert);
+        struct tp_gpu_matrix w = is_dense ? a->gate : tp_expert_of(&a->gate_up, expert);
         struct tp_row upper, lower;
         if (is_dense) {
             upper = tp_row_at(&a->gate, unit, exists);
@@ -416,7 +286,7 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_gate_up(const struct tp_
         tp_multiply_tile<WEIGHTS, GROUPS>(&w, upper, lower, &a->columns, &tokens);
         struct cell cell = cell_of(TP_TILE_UNITS, a->n_tokens);
         unit = tile * TP_TILE_UNITS + cell.row;
-        uint32_t slot = cell.exists ? routing->slots[active * TP_FEW + cell.token] : TP_NO_SLOT;
+        uint32_t slot = cell.exists ? routing->slots[active * TP_FEW + cell.token] : (uint32_t)TP_NO_SLOT;
         if (slot == TP_NO_SLOT || unit >= a->inner)
             continue;
         float scale = routing->scales[cell.token];
@@ -425,12 +295,12 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_gate_up(const struct tp_
             tp_tile_value<WEIGHTS, GROUPS>(&w, &a->columns, 8 + cell.row, cell.token) * scale;
         float inner;
         if (is_dense) {
-            inner =
-                silu_product(gate + bias_of(a->gate_bias, unit), up + bias_of(a->up_bias, unit));
+            inner = tp_silu_product(gate + tp_bias_of(a->gate_bias, unit),
+                                    up + tp_bias_of(a->up_bias, unit));
         } else {
             size_t bias = 2 * ((size_t)expert * a->inner + unit);
-            inner = clamped_swiglu(gate + bias_of(a->bias, bias), up + bias_of(a->bias, bias + 1),
-                                   a->alpha, a->limit);
+            inner = tp_clamped_swiglu(gate + tp_bias_of(a->bias, bias),
+                                      up + tp_bias_of(a->bias, bias + 1), a->alpha, a->limit);
         }
         tp_store_column(&a->inners, (size_t)cell.token * k + slot, unit, inner);
     }
@@ -473,7 +343,7 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_down(const struct tp_few
         uint32_t active = task / n_tiles, tile = task % n_tiles;
         uint32_t expert = routing->active[active];
         uint32_t first = tile * TP_TILE_ROWS, upper_row = first + threadIdx.x % 32 / 4;
-        struct tp_gpu_matrix w = expert_of(&a->down, expert);
+        struct tp_gpu_matrix w = tp_expert_of(&a->down, expert);
         struct tp_row upper = tp_row_at(&w, upper_row, upper_row < w.rows);
         struct tp_row lower = tp_row_at(&w, upper_row + 8, upper_row + 8 < w.rows);
         struct tp_vectors_of_tokens tokens = {NULL, routing->slots + active * TP_FEW, a->n_tokens,
@@ -481,11 +351,11 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_down(const struct tp_few
         tp_multiply_tile<WEIGHTS, GROUPS>(&w, upper, lower, &a->inners, &tokens);
         struct cell cell = cell_of(TP_TILE_ROWS, a->n_tokens);
         uint32_t row = first + cell.row;
-        uint32_t slot = cell.exists ? routing->slots[active * TP_FEW + cell.token] : TP_NO_SLOT;
+        uint32_t slot = cell.exists ? routing->slots[active * TP_FEW + cell.token] : (uint32_t)TP_NO_SLOT;
         if (slot != TP_NO_SLOT && row < w.rows)
             a->outputs[((size_t)cell.token * k + slot) * w.rows + row] =
                 tp_tile_value<WEIGHTS, GROUPS>(&w, &a->inners, cell.row, cell.token) +
-                bias_of(a->bias, (size_t)expert * w.rows + row);
+                tp_bias_of(a->bias, (size_t)expert * w.rows + row);
         if (tp_arrive_last(&a->arrived[tile], n_active, flag))
             combine(a, tile, values, squares);
     }
@@ -514,7 +384,7 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_head(const struct tp_few
         if (cell.exists && row < a->head.rows)
             a->logits[(size_t)cell.token * a->head.rows + row] =
                 tp_tile_value<WEIGHTS, GROUPS>(&a->head, &a->columns, cell.row, cell.token) *
-                scales[a->rows[cell.token]];
+                scales[a->rows != NULL ? a->rows[cell.token] : cell.token];
     }
 }
 

@@ -24,6 +24,7 @@
 
 #define TP_DEVICE        static __device__ __forceinline__
 #define TP_DEVICE_MEMBER __device__ __forceinline__ /* behind `static`, in a class */
+#define TP_DEVICE_FIELD  __device__ __forceinline__ /* of an object */
 
 /* TP_KERNEL(name, struct arguments, threads of a block) { ... a->field ... } */
 #define TP_KERNEL(name, type, threads)                                                             \

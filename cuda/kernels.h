@@ -36,6 +36,12 @@ enum {
     TP_ROW_THREADS = 256,   /* of kernels with a block for each token */
     TP_GPU_KEY_SPLIT = 128, /* positions that a block attends to, counted from position 0 */
     TP_PARTS_MAX = 3,
+    TP_MANY_ROWS = 128, /* of a block's tile in a step of many tokens */
+    TP_MANY_VECTORS = 64,
+    TP_MANY_THREADS = 256,
+    TP_SORT_THREADS = 1024,
+    TP_MANY_ATTEND_THREADS = 256,
+    TP_MANY_KEYS = 64, /* that a block has in shared memory at a time */
     TP_NO_SLOT = 0xffff,
 };
 
@@ -200,7 +206,7 @@ struct tp_few_head {
     struct tp_gpu_matrix head; /* [V][H] */
     struct tp_columns columns; /* [T] */
     struct tp_squares squares;
-    const uint32_t *rows; /* [n_rows]: tokens, at most TP_FEW */
+    const uint32_t *rows; /* [n_rows]: tokens, at most TP_FEW; NULL: the first ones */
     uint32_t n_tokens, n_rows;
     float *logits;
 };
@@ -221,6 +227,118 @@ TP_FEW_KERNELS(output);
 TP_FEW_EXPERT_KERNELS(gate_up);
 TP_FEW_EXPERT_KERNELS(down);
 TP_FEW_KERNELS(head);
+
+/* ---- a step of many tokens ---- */
+
+/* Slots: a token at one of its experts, sorted by expert, then by token. A dense layer is one
+ * expert that all tokens have. */
+struct tp_slots {
+    uint32_t *first;    /* [E + 1]: each expert's first slot; the last one: how many there are */
+    uint32_t *tokens;   /* [T * K]: of each slot */
+    uint32_t *of_token; /* [T][K]: slots */
+    uint32_t *chosen;   /* [T][K]: experts */
+    float *weights;     /* [T][K] */
+    uint32_t n_experts, n_per_token;
+};
+
+/* x += the experts' outputs, unless there are none; then the columns and squares of a norm. Block:
+ * a token; with `rows` block i has token rows[i], and all results are at place i. */
+struct tp_many_norm {
+    float *x;             /* [T][H] */
+    const float *outputs; /* [T * K][H] by slot, or NULL */
+    struct tp_slots slots;
+    const uint32_t *rows; /* or NULL */
+    const float *weight;  /* [H] */
+    struct tp_columns columns;
+    struct tp_squares squares; /* one sum */
+};
+TP_DECLARE_KERNEL(tp_many_norm);
+
+/* The arguments of tp_few_heads, without first_unit: all units of all three matrices. Grid: tiles
+ * of units, tiles of tokens. */
+TP_DECLARE_KERNEL(tp_many_heads_1); /* columns of one part */
+TP_DECLARE_KERNEL(tp_many_heads_3);
+
+/* Tokens `first`.. of one sequence, which a block attends with. */
+struct tp_query_tile {
+    uint32_t first, n;
+};
+
+/* Attention, and the columns that o multiplies with. Block: a tile of tokens, a KV head. Keys go
+ * through shared memory in pieces counted from position 0. */
+struct tp_many_attend {
+    struct tp_places places;
+    struct tp_gpu_cache cache;
+    const struct tp_query_tile *tiles;
+    uint32_t n_heads, window;
+    float scale;
+    const float *sinks;
+    const float *queries; /* [T][Q] */
+    struct tp_columns columns;
+    uint32_t tile_max; /* tokens of a tile, at most */
+};
+TP_DECLARE_KERNEL(tp_many_attend);
+
+/* x += o mixed + bias. Grid as above. */
+struct tp_many_output {
+    struct tp_gpu_matrix o;
+    const float *bias;
+    struct tp_columns mixed;
+    uint32_t n_tokens;
+    float *x;
+};
+TP_DECLARE_KERNEL(tp_many_output_1);
+TP_DECLARE_KERNEL(tp_many_output_3);
+
+/* Router logits, and what each token chooses. Block: a token. */
+struct tp_many_route {
+    const float *x;
+    const float *weight; /* the norm's */
+    struct tp_squares squares;
+    struct tp_gpu_matrix router;
+    const float *bias;
+    float *logits; /* [T][E] */
+    struct tp_slots slots;
+};
+TP_DECLARE_KERNEL(tp_many_route);
+
+/* Slots of what was chosen; without a router everybody is with expert 0. One block. */
+struct tp_many_sort {
+    struct tp_slots slots;
+    uint32_t n_tokens;
+    bool is_dense;
+};
+TP_DECLARE_KERNEL(tp_many_sort);
+
+/* Grid: tiles of units; tiles of slots of all experts: at most T * K / 64 and one more for each. */
+struct tp_many_gate_up {
+    struct tp_gpu_matrix gate_up, gate, up; /* as in tp_few_gate_up */
+    const float *bias, *gate_bias, *up_bias;
+    struct tp_columns columns; /* [T] */
+    struct tp_squares squares;
+    struct tp_slots slots;
+    uint32_t inner;
+    float alpha, limit;
+    struct tp_columns inners; /* [T * K] by slot */
+};
+struct tp_many_down {
+    struct tp_gpu_matrix down;
+    const float *bias;
+    struct tp_columns inners;
+    struct tp_slots slots;
+    float *outputs; /* [T * K][H] by slot */
+};
+#define TP_MANY_EXPERT_KERNELS(stage)                                                              \
+    TP_DECLARE_KERNEL(tp_many_##stage##_bf16_1);                                                   \
+    TP_DECLARE_KERNEL(tp_many_##stage##_bf16_3);                                                   \
+    TP_DECLARE_KERNEL(tp_many_##stage##_mxfp4_1);                                                  \
+    TP_DECLARE_KERNEL(tp_many_##stage##_mxfp4_3)
+TP_MANY_EXPERT_KERNELS(gate_up);
+TP_MANY_EXPERT_KERNELS(down);
+
+/* Bytes of shared memory: of products, of tp_many_attend with tiles of so many tokens. */
+size_t tp_many_shared_bytes(enum tp_matrix_type type, uint32_t n_parts);
+size_t tp_many_attend_shared_bytes(uint32_t tile_max, uint32_t group, uint32_t head_size);
 
 /* Bytes of shared memory: of tp_attend, of the stages of few tokens. */
 size_t tp_attend_shared_bytes(uint32_t group, uint32_t head_size);

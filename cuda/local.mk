@@ -1,26 +1,35 @@
 # The GPU backend: one plugin that holds all it needs of the rest of the code, and CUDA's runtime.
 cuda_kernel_files = \
 	cuda/attend.cu \
-	cuda/few.cu
+	cuda/few.cu \
+	cuda/many.cu \
+	cuda/many_attend.cu \
+	cuda/many_rows.cu
 
 cuda_header_files = \
 	cuda/backend.h \
 	cuda/device.h \
+	cuda/few_stages.h \
 	cuda/few_tile.cuh \
 	cuda/gpu.cuh \
 	cuda/kernels.h \
+	cuda/layer.cuh \
+	cuda/many_stages.h \
+	cuda/many_tile.cuh \
 	cuda/numbers.cuh \
 	cuda/sequence.h \
 	cuda/shown.h \
-	cuda/stages.h \
+	cuda/step.h \
 	cuda/weights.h
 
 # The host's side, without the device: the tests have one of their own.
 cuda_host_files = \
 	cuda/backend.c \
+	cuda/few_stages.c \
+	cuda/many_stages.c \
 	cuda/sequence.c \
 	cuda/shown.c \
-	cuda/stages.c \
+	cuda/step.c \
 	cuda/weights.c \
 	decode/error.c \
 	fs/base/amount.c \

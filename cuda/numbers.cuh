@@ -139,4 +139,11 @@ TP_DEVICE struct tp_cache_place tp_find_cache(const struct tp_gpu_cache *cache, 
     return place;
 }
 
+/* Number i of keys or values. */
+TP_DEVICE float tp_load_number(const uint8_t *numbers, size_t i, bool bf16)
+{
+    return bf16 ? tp_from_bf16(((const uint16_t *)(const void *)numbers)[i])
+                : ((const float *)(const void *)numbers)[i];
+}
+
 #endif

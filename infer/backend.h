@@ -3,7 +3,8 @@
  * The interface is at the level of the model, so that a backend may fuse everything behind it. A
  * step takes tokens of several sequences at once, any number of each: prompts in pieces and single
  * tokens mixed. What comes out for a sequence depends neither on the others in the step nor on how
- * its tokens were cut into steps, bit for bit.
+ * its tokens were cut into steps, bit for bit: on the CPU in any step, on a GPU among steps of up
+ * to 8 tokens, and among those of more.
  */
 #ifndef TENSORPORT_INFER_BACKEND_H
 #define TENSORPORT_INFER_BACKEND_H
@@ -19,9 +20,10 @@ struct tp_backend_options {
     size_t n_threads; /* 0: one for each physical core */
     bool pin;         /* each to a processor */
     bool bf16_activations;
-    bool bf16_cache; /* keys and values */
-    bool int8_dense; /* dense matrices in 8 bits, in memory of the backend's own */
-    size_t step_max; /* tokens of all sequences in one step, at least 1 */
+    bool bf16_prompts; /* of steps of many tokens, where a device is several times faster so */
+    bool bf16_cache;   /* keys and values */
+    bool int8_dense;   /* dense matrices in 8 bits, in memory of the backend's own */
+    size_t step_max;   /* tokens of all sequences in one step, at least 1 */
 };
 
 /* What a sequence leaves behind: its keys and values. */
@@ -76,7 +78,9 @@ struct tp_backend; /* an open one */
 
 struct tp_backend_kind {
     const char *name;
-    bool bf16_cache_by_default; /* options.bf16_cache where nobody asked */
+    /* Options of those names where nobody asked. */
+    bool bf16_cache_by_default, bf16_prompts_by_default;
+    bool same_bits_in_any_steps; /* see above */
 
     /* `model` must outlive it. -ENOMEM, what threads cost, and -EDOM when int8_dense meets a weight
      * that is not finite; with a message. */

@@ -69,6 +69,8 @@ static int open_as(const struct tp_backend_kind *kind, const struct tp_model *mo
     struct tp_backend_options options = request->options;
     if (!request->cache_given)
         options.bf16_cache = kind->bf16_cache_by_default;
+    if (!request->activations_given)
+        options.bf16_prompts = kind->bf16_prompts_by_default;
     int rc = kind->open(model, &options, ret_backend, error);
     if (rc == 0)
         *ret_options = options;

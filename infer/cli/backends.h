@@ -21,7 +21,8 @@ extern const char *const tp_backend_choice_names[];
 struct tp_backend_request {
     enum tp_backend_choice choice;
     struct tp_backend_options options;
-    bool cache_given; /* options.bf16_cache was asked for; otherwise it is the backend's default */
+    /* What was asked for; the others are the backend's defaults. */
+    bool cache_given, activations_given;
 };
 
 /* A backend that is open, and the options that it was opened with. Under auto, when there is a GPU

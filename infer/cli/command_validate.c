@@ -285,7 +285,9 @@ static int run(struct command *command, char **arguments, struct tp_error *error
         rc = tp_runtime_open(runtime, arguments[0], &command->engine, false, error);
     command->judge = (struct tp_judge){
         .bf16 = command->tolerance < 0 &&
-                (runtime->options.bf16_activations || runtime->options.bf16_cache),
+                (runtime->options.bf16_activations || runtime->options.bf16_prompts ||
+                 runtime->options.bf16_cache),
+        .any_steps = runtime->kind != NULL && runtime->kind->same_bits_in_any_steps,
         .tolerance = validate_options(command).tolerance,
         .fail = fail,
         .context = command,

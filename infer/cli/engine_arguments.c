@@ -47,8 +47,10 @@ int tp_engine_arguments_handle(struct tp_engine_arguments *arguments, const char
         return parse_size(value, UINT32_MAX, &arguments->context, error);
     if (strcmp(name, "threads") == 0)
         return parse_size(value, THREADS_MAX, &arguments->threads, error);
-    if (strcmp(name, "activations") == 0)
+    if (strcmp(name, "activations") == 0) {
+        arguments->activations_given = true;
         return parse_second(value, float_types, &arguments->bf16_activations, error);
+    }
     if (strcmp(name, "kv-type") == 0) {
         arguments->cache_given = true;
         return parse_second(value, float_types, &arguments->bf16_cache, error);
@@ -75,6 +77,7 @@ struct tp_backend_request tp_engine_arguments_request(const struct tp_engine_arg
                     .int8_dense = arguments->int8_dense,
                     .step_max = arguments->step_max > 0 ? arguments->step_max : TP_STEP_MAX},
         .cache_given = arguments->cache_given,
+        .activations_given = arguments->activations_given,
     };
 }
 

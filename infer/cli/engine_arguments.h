@@ -17,7 +17,8 @@
         {"backend", 0, "NAME", "auto (default): a GPU if there is one, else the CPU; cpu; cuda"},  \
         {"threads", 't', "N", "threads (default: one for each physical core)"},                    \
         {"pin", 0, NULL, "keep each thread on a processor of its own"},                            \
-        {"activations", 0, "TYPE", "f32 (default), or bf16: rounded before products"},             \
+        {"activations", 0, "TYPE",                                                                 \
+         "f32 (default; prompts on a GPU: bf16), or bf16: rounded before\nproducts"},              \
         {"dense", 0, "TYPE",                                                                       \
          "source (default): dense weights as they are, or int8: in 8\n"                            \
          "bits, faster and not exact"},                                                            \
@@ -32,7 +33,7 @@ struct tp_engine_arguments {
     size_t context; /* 0: not given */
     size_t threads; /* 0: one for each physical core */
     bool pin, bf16_activations, bf16_cache, int8_dense;
-    bool cache_given; /* bf16_cache is what somebody asked for */
+    bool cache_given, activations_given; /* somebody asked for these */
     enum tp_backend_choice backend;
     size_t step_max; /* tokens in one step; 0: TP_STEP_MAX */
 };

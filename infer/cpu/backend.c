@@ -398,6 +398,7 @@ static int cpu_measure(struct tp_backend *cpu, bool small_pages,
 
 const struct tp_backend_kind tp_backend_cpu = {
     .name = "cpu",
+    .same_bits_in_any_steps = true,
     .open = cpu_open,
     .close = cpu_close,
     .sequence_bytes = cpu_sequence_bytes,

@@ -17,6 +17,7 @@
  * moved some logit of the reference in this case. */
 struct tp_judge {
     bool bf16;
+    bool any_steps; /* other bits in other steps are a fault */
     double tolerance;
 
     /* Told a line for each thing that is wrong. */

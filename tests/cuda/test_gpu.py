@@ -15,7 +15,7 @@ from support import BUILD, KIT, checkpoint, convert, main, scratch, test  # noqa
 
 PLUGIN = BUILD / "tests/cuda/tensorport-cuda-harness.so"
 GREEDY = ("--temp", 0, "--ignore-eos")
-EXACT = ("--backend", "cuda", "--kv-type", "f32")
+EXACT = ("--backend", "cuda", "--kv-type", "f32", "--activations", "f32")
 VALIDATE_TIMEOUT = 280
 
 
@@ -59,11 +59,11 @@ def goldens_of_every_architecture():
 
 @test
 def bfloat16_caches_and_activations():
-    """As the reference in BF16; the cache is BF16 unless asked otherwise."""
+    """As the reference in BF16; caches and prompts are BF16 unless asked otherwise."""
     with scratch() as folder:
         view = packed("tiny", folder)
         passes(view, "tiny", "--case", "short", "--backend", "cuda")
-        passes(view, "tiny", "--case", "text", *EXACT, "--activations", "bf16")
+        passes(view, "tiny", "--case", "text", "--backend", "cuda", "--kv-type", "f32", "--activations", "bf16")
 
 
 @test
@@ -113,7 +113,7 @@ def the_order_of_threads_changes_no_bit():
     """What a barrier forgot shows as another result."""
     with scratch() as folder:
         view = packed("tiny", folder)
-        how = ("--token-ids", ids(range(40, 57)), "-n", 3, *GREEDY, *EXACT)
+        how = ("--token-ids", ids(range(40, 111)), "-n", 3, *GREEDY, *EXACT)
         _, expected = logits_of(view, folder, *how, env=harness(seed=1))
         for seed in (2, 3, 4):
             _, logits = logits_of(view, folder, *how, env=harness(seed=seed))
@@ -122,14 +122,15 @@ def the_order_of_threads_changes_no_bit():
 
 @test
 def neighbours_change_no_bit():
-    """One token a step, two (whose parts fit one product) or eight."""
+    """One token a step, two (whose parts fit one product) or eight; and among many."""
     with scratch() as folder:
         view = packed("tiny", folder)
-        text = list(range(300, 313))
-        _, together = logits_of(view, folder, "--token-ids", ids(text), "-n", 1, *GREEDY, *EXACT, env=harness())
-        for n in (1, 2, 9):
-            out, apart = logits_of(view, folder, "--token-ids", ids(text[:n]), "-n", 1, *GREEDY, *EXACT, env=harness())
-            assert np.array_equal(apart, together[:n]), n
+        text = list(range(300, 308)) + list(range(400, 461))
+        for whole, parts in ((8, (1, 2, 7)), (69, (9, 12, 64))):
+            _, together = logits_of(view, folder, "--token-ids", ids(text[:whole]), "-n", 1, *GREEDY, *EXACT, env=harness())
+            for n in parts:
+                _, apart = logits_of(view, folder, "--token-ids", ids(text[:n]), "-n", 1, *GREEDY, *EXACT, env=harness())
+                assert np.array_equal(apart, together[:n]), (whole, n)
 
 
 # ---------------------------------------------------------------- what goes wrong
