@@ -17,6 +17,12 @@
 /* Inputs of steps that the device may not have read yet. */
 enum { N_INPUTS = 16 };
 
+/* The kernels of a step of few tokens: the same for all with these. */
+struct recorded {
+    size_t n, n_rows, longest;
+    struct tp_recording *recording;
+};
+
 struct tp_backend {
     const struct tp_model *model;
     struct tp_backend_options options;
@@ -33,13 +39,18 @@ struct tp_backend {
     void *input;        /* the device's */
     size_t input_bytes; /* of the largest step */
     size_t next_input;
-    float *logits; /* [TP_FEW][vocabulary], for the device to write */
+    float *logits;             /* [TP_FEW][vocabulary], for the device to write */
+    struct recorded *recorded; /* [n_recorded]: steps of few tokens */
+    size_t n_recorded;
 };
 
 /* ---- opening ---- */
 
 static void cuda_close(struct tp_backend *cuda)
 {
+    for (size_t i = 0; i < cuda->n_recorded; i++)
+        tp_device_recording_free(cuda->device, cuda->recorded[i].recording);
+    free(cuda->recorded);
     if (cuda->device != NULL) {
         tp_device_free(cuda->device, cuda->memory);
         tp_gpu_weights_free(cuda->device, &cuda->weights);
@@ -263,6 +274,72 @@ static int take_logits(void *context, const float *logits, size_t n, struct tp_e
     return 0;
 }
 
+/* Steps of few tokens are recorded once and replayed from then on, whose kernels the host need not
+ * start one by one. How many splits attention has grows with the text: in powers of two, so that
+ * one recording serves many steps. */
+static size_t round_up_length(const struct tp_backend *cuda, size_t longest)
+{
+    size_t length = TP_GPU_KEY_SPLIT;
+    while (length < longest)
+        length *= 2;
+    return length < cuda->few.context ? length : cuda->few.context;
+}
+
+/* -ENOMEM when there is no room for another one. */
+static int record(struct tp_backend *cuda, struct tp_step *step, struct recorded **ret_recorded)
+{
+    struct recorded *recorded =
+        realloc(cuda->recorded, (cuda->n_recorded + 1) * sizeof *cuda->recorded);
+    struct tp_recording *recording = NULL;
+    if (recorded == NULL)
+        return tp_error_set(step->error, -ENOMEM, "out of memory");
+    cuda->recorded = recorded;
+    int rc = tp_device_record_begin(cuda->device, step->error);
+    if (rc < 0)
+        return rc;
+    tp_few_stages_run(&cuda->few, step);
+    rc = tp_device_record_end(cuda->device, &recording, step->rc < 0 ? NULL : step->error);
+    if (step->rc < 0 && rc == 0)
+        tp_device_recording_free(cuda->device, recording);
+    if (step->rc < 0 || rc < 0)
+        return step->rc < 0 ? step->rc : rc;
+    recorded[cuda->n_recorded] = (struct recorded){step->n, step->n_rows, step->longest, recording};
+    *ret_recorded = &recorded[cuda->n_recorded++];
+    return 0;
+}
+
+static void run_few(struct tp_backend *cuda, struct tp_step *step)
+{
+    struct recorded *found = NULL;
+    bool stops = step->shown->trace != NULL && !tp_shown_wants_experts_only(step->shown);
+    if (step->rc < 0 || stops) {
+        tp_few_stages_run(&cuda->few, step);
+        return;
+    }
+    step->longest = round_up_length(cuda, step->longest);
+    for (size_t i = 0; i < cuda->n_recorded && found == NULL; i++) {
+        struct recorded *r = &cuda->recorded[i];
+        if (r->n == step->n && r->n_rows == step->n_rows && r->longest == step->longest)
+            found = r;
+    }
+    if (found == NULL)
+        step->rc = record(cuda, step, &found);
+    if (step->rc == 0)
+        step->rc = tp_device_replay(cuda->device, found->recording, step->error);
+}
+
+static int show_experts(const struct tp_backend *cuda, struct tp_shown *shown, bool is_many,
+                        size_t n, struct tp_error *error)
+{
+    const struct tp_model_config *c = &cuda->model->config;
+    size_t k = c->n_experts_per_token;
+    if (c->n_experts == 0 || !tp_shown_wants_experts_only(shown))
+        return 0;
+    return tp_shown_add_experts(
+        shown, cuda->device, is_many ? cuda->many.slots.chosen : cuda->few.routing.chosen,
+        c->n_layers, (is_many ? cuda->many.capacity : (size_t)TP_FEW) * k, n, k, error);
+}
+
 static int run_piece(struct tp_backend *cuda, struct cursor *cursor, struct logits_target *target,
                      struct tp_shown *shown, struct tp_error *error)
 {
@@ -286,9 +363,11 @@ static int run_piece(struct tp_backend *cuda, struct cursor *cursor, struct logi
     if (is_many)
         tp_many_stages_run(&cuda->many, &step, take_logits, target);
     else
-        tp_few_stages_run(&cuda->few, &step);
+        run_few(cuda, &step);
     if (step.rc == 0 && !is_many && step.n_rows > 0)
         step.rc = take_logits(target, cuda->few.logits, step.n_rows, error);
+    if (step.rc == 0)
+        step.rc = show_experts(cuda, shown, is_many, step.n, error);
     shown->first += step.n;
     return step.rc;
 }

@@ -31,7 +31,7 @@ static void take_routing(struct tp_arena *arena, const struct tp_model_config *c
     };
     routing->scales = tp_arena_take(arena, TP_FEW, sizeof(float));
     routing->weights = tp_arena_take(arena, TP_FEW * k, sizeof(float));
-    routing->chosen = tp_arena_take(arena, TP_FEW * k, sizeof(uint32_t));
+    routing->chosen = tp_arena_take(arena, c->n_layers * TP_FEW * k, sizeof(uint32_t));
     routing->n_active = tp_arena_take(arena, 1, sizeof(uint32_t));
     routing->active = tp_arena_take(arena, TP_FEW * k, sizeof(uint32_t));
     routing->slots = tp_arena_take(arena, TP_FEW * k * TP_FEW, sizeof(uint16_t));
@@ -184,6 +184,13 @@ static void attend(const struct run *run, size_t i)
                    tp_attend_shared_bytes((uint32_t)group, (uint32_t)c->head_dim));
 }
 
+static struct tp_routing routing_of(const struct tp_few_stages *s, size_t layer)
+{
+    struct tp_routing routing = s->routing;
+    routing.chosen += layer * TP_FEW * routing.n_per_token;
+    return routing;
+}
+
 static void project_output(const struct run *run, size_t i)
 {
     const struct tp_few_stages *s = run->stages;
@@ -201,7 +208,7 @@ static void project_output(const struct run *run, size_t i)
         .router_bias = layer->router_bias,
         .router_sums = s->router_sums,
         .router_logits = s->router_logits,
-        .routing = s->routing,
+        .routing = routing_of(s, i),
         .arrived = s->arrived + TP_FEW * s->of->model->config.n_kv_heads};
     launch(run, output_kernels, &layer->o, &a, sizeof a, tiles_of(layer->o.rows));
 }
@@ -227,7 +234,7 @@ static void multiply_gate_up(const struct run *run, size_t i)
         .gate_bias = layer->gate_bias,
         .up_bias = layer->up_bias,
         .columns = tp_step_columns_for(s->of, &s->mlp_columns, w),
-        .routing = s->routing,
+        .routing = routing_of(s, i),
         .n_tokens = (uint32_t)run->step->n,
         .inner = (uint32_t)c->intermediate_size,
         .alpha = c->swiglu_alpha,
@@ -246,7 +253,7 @@ static void multiply_down(const struct run *run, size_t i)
     struct tp_few_down a = {.down = *w,
                             .bias = c->n_experts > 0 ? layer->experts_down_bias : layer->down_bias,
                             .inners = tp_step_columns_for(s->of, &s->inner_columns, w),
-                            .routing = s->routing,
+                            .routing = routing_of(s, i),
                             .n_tokens = (uint32_t)run->step->n,
                             .outputs = s->outputs,
                             .arrived = s->arrived + TP_FEW * c->n_kv_heads + 1,
@@ -282,7 +289,7 @@ void tp_few_stages_run(struct tp_few_stages *stages, struct tp_step *step)
         tp_step_show(step, "queries", i, stages->queries, c->n_heads * c->head_dim);
         attend(&run, i);
         project_output(&run, i);
-        tp_step_show_router(step, i, stages->router_logits, stages->routing.chosen,
+        tp_step_show_router(step, i, stages->router_logits, routing_of(stages, i).chosen,
                             stages->routing.weights);
         multiply_gate_up(&run, i);
         multiply_down(&run, i);

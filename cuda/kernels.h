@@ -100,7 +100,7 @@ struct tp_places {
 struct tp_routing {
     float *scales;    /* [TP_FEW]: 1 / root of the mean of squares of what the experts are given */
     float *weights;   /* [TP_FEW][K] */
-    uint32_t *chosen; /* [TP_FEW][K] */
+    uint32_t *chosen; /* [TP_FEW][K], of a layer */
     uint32_t *n_active;
     uint32_t *active; /* [TP_FEW * K]: experts that anybody chose, ascending */
     uint16_t *slots;  /* [TP_FEW * K][TP_FEW]: at the i-th active expert a token's k, or NO_SLOT */
@@ -236,7 +236,7 @@ struct tp_slots {
     uint32_t *first;    /* [E + 1]: each expert's first slot; the last one: how many there are */
     uint32_t *tokens;   /* [T * K]: of each slot */
     uint32_t *of_token; /* [T][K]: slots */
-    uint32_t *chosen;   /* [T][K]: experts */
+    uint32_t *chosen;   /* [T][K]: experts, of a layer */
     float *weights;     /* [T][K] */
     uint32_t n_experts, n_per_token;
 };

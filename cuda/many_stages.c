@@ -61,7 +61,7 @@ void tp_many_stages_take(struct tp_many_stages *s, struct tp_arena *arena)
         .first = tp_arena_take(arena, n_experts + 1, sizeof(uint32_t)),
         .tokens = tp_arena_take(arena, n * k, sizeof(uint32_t)),
         .of_token = tp_arena_take(arena, n * k, sizeof(uint32_t)),
-        .chosen = tp_arena_take(arena, n * k, sizeof(uint32_t)),
+        .chosen = tp_arena_take(arena, c->n_layers * n * k, sizeof(uint32_t)),
         .weights = tp_arena_take(arena, n * k, sizeof(float)),
         .n_experts = (uint32_t)n_experts,
         .n_per_token = (uint32_t)k,
@@ -188,6 +188,13 @@ static void project_output(const struct run *run, size_t i)
            tiles_of(run->step->n, TP_MANY_VECTORS), s->n_parts);
 }
 
+static struct tp_slots slots_of(const struct tp_many_stages *s, size_t layer)
+{
+    struct tp_slots slots = s->slots;
+    slots.chosen += layer * s->capacity * slots.n_per_token;
+    return slots;
+}
+
 /* Which experts each token takes, and their slots. */
 static void route(const struct run *run, size_t i)
 {
@@ -201,9 +208,9 @@ static void route(const struct run *run, size_t i)
                               .router = layer->router,
                               .bias = layer->router_bias,
                               .logits = s->router_logits,
-                              .slots = s->slots};
+                              .slots = slots_of(s, i)};
     struct tp_many_sort b = {
-        .slots = s->slots, .n_tokens = (uint32_t)run->step->n, .is_dense = is_dense};
+        .slots = slots_of(s, i), .n_tokens = (uint32_t)run->step->n, .is_dense = is_dense};
     if (!is_dense)
         tp_step_launch(run->step, tp_many_route, &a, sizeof a, rows, TP_ROW_THREADS,
                        a.router.columns * sizeof(float));
@@ -287,7 +294,6 @@ void tp_many_stages_run(struct tp_many_stages *stages, struct tp_step *step,
                         tp_take_logits_fn *take, void *context)
 {
     const struct tp_model_config *c = &stages->of->model->config;
-    const struct tp_slots *slots = &stages->slots;
     const struct run run = {stages, step};
     embed(&run);
     tp_step_show(step, "embedding", 0, stages->x, c->hidden_size);
@@ -300,7 +306,8 @@ void tp_many_stages_run(struct tp_many_stages *stages, struct tp_step *step,
         project_output(&run, i);
         normalise(&run, stages->of->weights->layers[i].mlp_norm, &mlp, false);
         route(&run, i);
-        tp_step_show_router(step, i, stages->router_logits, slots->chosen, slots->weights);
+        tp_step_show_router(step, i, stages->router_logits, slots_of(stages, i).chosen,
+                            stages->slots.weights);
         multiply_gate_up(&run, i);
         multiply_down(&run, i);
         normalise(&run, tp_step_next_norm(stages->of, i), &stages->columns, true);

@@ -3,7 +3,9 @@
 #ifndef TENSORPORT_CUDA_SHOWN_H
 #define TENSORPORT_CUDA_SHOWN_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "cuda/device.h"
 #include "infer/backend.h"
@@ -24,6 +26,14 @@ int tp_shown_add(struct tp_shown *shown, struct tp_device *device, const char *n
                  const float *rows, size_t n, size_t columns, struct tp_error *error);
 int tp_shown_add_numbers(struct tp_shown *shown, struct tp_device *device, const char *name,
                          size_t layer, const uint32_t *rows, size_t n, size_t columns,
+                         struct tp_error *error);
+
+/* True if the chosen experts are all that is wanted: then a step need not stop for each layer, and
+ * tp_shown_add() does nothing. They are added when the step is done: [n_layers][stride], of which
+ * the first n * k numbers are a layer's. */
+bool tp_shown_wants_experts_only(const struct tp_shown *shown);
+int tp_shown_add_experts(struct tp_shown *shown, struct tp_device *device, const uint32_t *chosen,
+                         size_t n_layers, size_t stride, size_t n, size_t k,
                          struct tp_error *error);
 
 /* Shows all of it. */

@@ -277,21 +277,26 @@ static int open_plain(struct command *command, struct tp_error *error)
     return command->runtime.kind->open(command->runtime.model, &how, &command->plain, error);
 }
 
+/* What the engine that was opened is held to. */
+static struct tp_judge judge_of(struct command *command)
+{
+    const struct tp_backend_options *how = &command->runtime.options;
+    bool rounds = how->bf16_activations || how->bf16_prompts || how->bf16_cache;
+    return (struct tp_judge){.bf16 = command->tolerance < 0 && rounds,
+                             .any_steps = command->runtime.kind->same_bits_in_any_steps,
+                             .tolerance = validate_options(command).tolerance,
+                             .fail = fail,
+                             .context = command};
+}
+
 static int run(struct command *command, char **arguments, struct tp_error *error)
 {
     struct tp_runtime *runtime = &command->runtime;
     int rc = tp_goldens_open(arguments[1], &command->goldens, error);
     if (rc == 0)
         rc = tp_runtime_open(runtime, arguments[0], &command->engine, false, error);
-    command->judge = (struct tp_judge){
-        .bf16 = command->tolerance < 0 &&
-                (runtime->options.bf16_activations || runtime->options.bf16_prompts ||
-                 runtime->options.bf16_cache),
-        .any_steps = runtime->kind != NULL && runtime->kind->same_bits_in_any_steps,
-        .tolerance = validate_options(command).tolerance,
-        .fail = fail,
-        .context = command,
-    };
+    if (rc == 0)
+        command->judge = judge_of(command);
     if (rc == 0 && command->report.against)
         rc = open_plain(command, error);
     if (rc == 0)
