@@ -78,7 +78,10 @@ TP_DEVICE uint4 tp_load_column_words(const uint16_t *column, uint32_t at)
     return column != NULL ? *(const uint4 *)(column + at) : make_uint4(0, 0, 0, 0);
 }
 
-/* ---- BF16: a step is 32 columns, 16 bytes of a row for each of the four lanes of a unit ---- */
+/* ---- BF16: a step is 32 columns, 16 bytes of a row for each of the four lanes ----
+ *
+ * Here and below the loads of some steps come first, then their products: what is on its way from
+ * memory decides the speed. */
 
 struct tp_bf16_weights {
     static constexpr bool on_tensor_cores = true;
@@ -89,20 +92,31 @@ struct tp_bf16_weights {
                                           const struct tp_columns *, uint32_t warp, uint32_t t,
                                           float sums[GROUPS][4])
     {
-        enum { STEP = 32 };
-#pragma unroll 4
-        for (uint32_t first = warp * STEP; first < w->columns; first += TP_FEW_WARPS * STEP) {
-            uint32_t at = first + 8 * t;
-            bool exists = at < w->columns; /* which is a multiple of 8 */
-            uint4 upper = tp_load_or_zero(a->values + 2 * (size_t)at, exists && a->values != NULL);
-            uint4 lower = tp_load_or_zero(b->values + 2 * (size_t)at, exists && b->values != NULL);
-            const uint32_t k0[4] = {upper.x, lower.x, upper.y, lower.y};
-            const uint32_t k1[4] = {upper.z, lower.z, upper.w, lower.w};
-            for (int group = 0; group < GROUPS; group++) {
-                uint4 x = tp_load_column_words(column[group], at);
-                const uint32_t x0[2] = {x.x, x.y}, x1[2] = {x.z, x.w};
-                tp_multiply_tiles(sums[group], k0, x0);
-                tp_multiply_tiles(sums[group], k1, x1);
+        enum { STEP = 32, AHEAD = 4 };
+        for (uint32_t first = warp * STEP; first < w->columns;
+             first += AHEAD * TP_FEW_WARPS * STEP) {
+            uint4 upper[AHEAD], lower[AHEAD];
+#pragma unroll
+            for (uint32_t i = 0; i < AHEAD; i++) {
+                uint32_t at = first + i * TP_FEW_WARPS * STEP + 8 * t;
+                bool exists = at < w->columns; /* which is a multiple of 8 */
+                upper[i] = tp_load_or_zero(a->values + 2 * (size_t)at, exists && a->values != NULL);
+                lower[i] = tp_load_or_zero(b->values + 2 * (size_t)at, exists && b->values != NULL);
+            }
+#pragma unroll
+            for (uint32_t i = 0; i < AHEAD; i++) {
+                uint32_t at = first + i * TP_FEW_WARPS * STEP;
+                if (at >= w->columns)
+                    break;
+                const uint32_t k0[4] = {upper[i].x, lower[i].x, upper[i].y, lower[i].y};
+                const uint32_t k1[4] = {upper[i].z, lower[i].z, upper[i].w, lower[i].w};
+#pragma unroll
+                for (int group = 0; group < GROUPS; group++) {
+                    uint4 x = tp_load_column_words(column[group], at + 8 * t);
+                    const uint32_t x0[2] = {x.x, x.y}, x1[2] = {x.z, x.w};
+                    tp_multiply_tiles(sums[group], k0, x0);
+                    tp_multiply_tiles(sums[group], k1, x1);
+                }
             }
         }
     }
@@ -137,35 +151,58 @@ struct tp_mxfp4_weights {
                                           const struct tp_columns *, uint32_t warp, uint32_t t,
                                           float sums[GROUPS][4])
     {
+        enum { STEP = 4, AHEAD = 3 }; /* in blocks */
         uint32_t n_blocks = w->columns / 32;
-#pragma unroll 3
-        for (uint32_t first = warp * 4; first < n_blocks; first += TP_FEW_WARPS * 4) {
-            uint32_t block = first + t;
-            bool upper_exists = block < n_blocks && a->values != NULL;
-            bool lower_exists = block < n_blocks && b->values != NULL;
-            uint4 upper = tp_load_or_zero(a->values + 16 * (size_t)block, upper_exists);
-            uint4 lower = tp_load_or_zero(b->values + 16 * (size_t)block, lower_exists);
-            uint32_t upper_factor = upper_exists ? tp_mxfp4_factor(a->scales[block], w->shift) : 0;
-            uint32_t lower_factor = lower_exists ? tp_mxfp4_factor(b->scales[block], w->shift) : 0;
-            const uint32_t upper_words[4] = {upper.x, upper.y, upper.z, upper.w};
-            const uint32_t lower_words[4] = {lower.x, lower.y, lower.z, lower.w};
+        for (uint32_t first = warp * STEP; first < n_blocks; first += AHEAD * TP_FEW_WARPS * STEP) {
+            uint4 upper[AHEAD], lower[AHEAD];
+            uint32_t upper_scale[AHEAD], lower_scale[AHEAD];
 #pragma unroll
-            for (uint32_t i = 0; i < 4; i++) {
-                uint32_t u = upper_words[i], l = lower_words[i];
-                const uint32_t k0[4] = {tp_unpack_nibbles(u << 12, upper_factor),
-                                        tp_unpack_nibbles(l << 12, lower_factor),
-                                        tp_unpack_nibbles(u << 8, upper_factor),
-                                        tp_unpack_nibbles(l << 8, lower_factor)};
-                const uint32_t k1[4] = {tp_unpack_nibbles(u << 4, upper_factor),
-                                        tp_unpack_nibbles(l << 4, lower_factor),
-                                        tp_unpack_nibbles(u, upper_factor),
-                                        tp_unpack_nibbles(l, lower_factor)};
-                for (int group = 0; group < GROUPS; group++) {
-                    uint4 x = tp_load_column_words(column[group], block * 32 + i * 8);
-                    const uint32_t x0[2] = {x.x, x.y}, x1[2] = {x.z, x.w};
-                    tp_multiply_tiles(sums[group], k0, x0);
-                    tp_multiply_tiles(sums[group], k1, x1);
-                }
+            for (uint32_t i = 0; i < AHEAD; i++) {
+                uint32_t block = first + i * TP_FEW_WARPS * STEP + t;
+                bool upper_exists = block < n_blocks && a->values != NULL;
+                bool lower_exists = block < n_blocks && b->values != NULL;
+                upper[i] = tp_load_or_zero(a->values + 16 * (size_t)block, upper_exists);
+                lower[i] = tp_load_or_zero(b->values + 16 * (size_t)block, lower_exists);
+                upper_scale[i] = upper_exists ? a->scales[block] : 0;
+                lower_scale[i] = lower_exists ? b->scales[block] : 0;
+            }
+#pragma unroll
+            for (uint32_t i = 0; i < AHEAD; i++) {
+                uint32_t block = first + i * TP_FEW_WARPS * STEP;
+                if (block >= n_blocks)
+                    break;
+                multiply_block<GROUPS>(
+                    &upper[i], &lower[i], tp_mxfp4_factor(upper_scale[i], w->shift),
+                    tp_mxfp4_factor(lower_scale[i], w->shift), column, (block + t) * 32, sums);
+            }
+        }
+    }
+
+    /* Zeros where a block does not exist, whatever the factor: then columns are not read either,
+     * for there may be none. */
+    template <int GROUPS>
+    static TP_DEVICE_MEMBER void multiply_block(const uint4 *upper, const uint4 *lower,
+                                                uint32_t upper_factor, uint32_t lower_factor,
+                                                const uint16_t *const *column, uint32_t at,
+                                                float sums[GROUPS][4])
+    {
+        const uint32_t upper_words[4] = {upper->x, upper->y, upper->z, upper->w};
+        const uint32_t lower_words[4] = {lower->x, lower->y, lower->z, lower->w};
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++) {
+            uint32_t u = upper_words[i], l = lower_words[i];
+            const uint32_t k0[4] = {
+                tp_unpack_nibbles(u << 12, upper_factor), tp_unpack_nibbles(l << 12, lower_factor),
+                tp_unpack_nibbles(u << 8, upper_factor), tp_unpack_nibbles(l << 8, lower_factor)};
+            const uint32_t k1[4] = {
+                tp_unpack_nibbles(u << 4, upper_factor), tp_unpack_nibbles(l << 4, lower_factor),
+                tp_unpack_nibbles(u, upper_factor), tp_unpack_nibbles(l, lower_factor)};
+#pragma unroll
+            for (int group = 0; group < GROUPS; group++) {
+                uint4 x = tp_load_column_words(column[group], at + i * 8);
+                const uint32_t x0[2] = {x.x, x.y}, x1[2] = {x.z, x.w};
+                tp_multiply_tiles(sums[group], k0, x0);
+                tp_multiply_tiles(sums[group], k1, x1);
             }
         }
     }
