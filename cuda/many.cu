@@ -37,12 +37,12 @@ struct heads_task {
     }
 };
 
-template <int STAGES> TP_DEVICE void many_heads(const struct tp_few_heads *a)
+template <int PARTS> TP_DEVICE void many_heads(const struct tp_few_heads *a)
 {
     heads_task task = {a, a->n_units, blockIdx.y * TP_MANY_VECTORS};
     tp_let_next_begin();
     tp_wait_for_previous();
-    tp_many_product<tp_bf16_many, STAGES>(task, blockIdx.x * TP_MANY_UNITS, &a->columns);
+    tp_many_product<tp_bf16_many, PARTS>(task, blockIdx.x * TP_MANY_UNITS, &a->columns);
 }
 
 /* ---- o and the residual stream ---- */
@@ -75,12 +75,12 @@ struct output_task {
     }
 };
 
-template <int STAGES> TP_DEVICE void many_output(const struct tp_many_output *a)
+template <int PARTS> TP_DEVICE void many_output(const struct tp_many_output *a)
 {
     output_task task = {a, (a->o.rows + 1) / 2, blockIdx.y * TP_MANY_VECTORS};
     tp_let_next_begin();
     tp_wait_for_previous();
-    tp_many_product<tp_bf16_many, STAGES>(task, blockIdx.x * TP_MANY_UNITS, &a->mixed);
+    tp_many_product<tp_bf16_many, PARTS>(task, blockIdx.x * TP_MANY_UNITS, &a->mixed);
 }
 
 /* ---- experts ---- */
@@ -148,7 +148,7 @@ struct gate_up_task {
     }
 };
 
-template <class WEIGHTS, int STAGES> TP_DEVICE void many_gate_up(const struct tp_many_gate_up *a)
+template <class WEIGHTS, int PARTS> TP_DEVICE void many_gate_up(const struct tp_many_gate_up *a)
 {
     tp_let_next_begin();
     tp_wait_for_previous();
@@ -158,7 +158,7 @@ template <class WEIGHTS, int STAGES> TP_DEVICE void many_gate_up(const struct tp
         return;
     gate_up_task task = {a, a->inner, slots,
                          is_dense ? a->gate : tp_expert_of(&a->gate_up, slots.expert), is_dense};
-    tp_many_product<WEIGHTS, STAGES>(task, blockIdx.x * TP_MANY_UNITS, &a->columns);
+    tp_many_product<WEIGHTS, PARTS>(task, blockIdx.x * TP_MANY_UNITS, &a->columns);
 }
 
 struct down_task {
@@ -191,7 +191,7 @@ struct down_task {
     }
 };
 
-template <class WEIGHTS, int STAGES> TP_DEVICE void many_down(const struct tp_many_down *a)
+template <class WEIGHTS, int PARTS> TP_DEVICE void many_down(const struct tp_many_down *a)
 {
     tp_let_next_begin();
     tp_wait_for_previous();
@@ -199,48 +199,49 @@ template <class WEIGHTS, int STAGES> TP_DEVICE void many_down(const struct tp_ma
     if (slots.n == 0)
         return;
     down_task task = {a, (a->down.rows + 1) / 2, slots, tp_expert_of(&a->down, slots.expert)};
-    tp_many_product<WEIGHTS, STAGES>(task, blockIdx.x * TP_MANY_UNITS, &a->inners);
+    tp_many_product<WEIGHTS, PARTS>(task, blockIdx.x * TP_MANY_UNITS, &a->inners);
 }
 
 /* ---- each for each kind of weights, and for one part or three ---- */
 
-/* Three parts take more shared memory: with two stages it is less than every GPU's. */
-enum { STAGES_OF_ONE = 3, STAGES_OF_THREE = 2 };
-
 TP_KERNEL(tp_many_heads_1, struct tp_few_heads, TP_MANY_THREADS)
 {
-    many_heads<STAGES_OF_ONE>(a);
+    many_heads<1>(a);
 }
 TP_KERNEL(tp_many_heads_3, struct tp_few_heads, TP_MANY_THREADS)
 {
-    many_heads<STAGES_OF_THREE>(a);
+    many_heads<3>(a);
 }
 TP_KERNEL(tp_many_output_1, struct tp_many_output, TP_MANY_THREADS)
 {
-    many_output<STAGES_OF_ONE>(a);
+    many_output<1>(a);
 }
 TP_KERNEL(tp_many_output_3, struct tp_many_output, TP_MANY_THREADS)
 {
-    many_output<STAGES_OF_THREE>(a);
+    many_output<3>(a);
 }
 
-#define EXPERT_KERNEL(stage, suffix, weights, stages)                                              \
+#define EXPERT_KERNEL(stage, suffix, weights, parts)                                               \
     TP_KERNEL(tp_many_##stage##_##suffix, struct tp_many_##stage, TP_MANY_THREADS)                 \
     {                                                                                              \
-        many_##stage<weights, stages>(a);                                                          \
+        many_##stage<weights, parts>(a);                                                           \
     }
 #define EXPERT_KERNELS(stage)                                                                      \
-    EXPERT_KERNEL(stage, bf16_1, tp_bf16_many, STAGES_OF_ONE)                                      \
-    EXPERT_KERNEL(stage, bf16_3, tp_bf16_many, STAGES_OF_THREE)                                    \
-    EXPERT_KERNEL(stage, mxfp4_1, tp_mxfp4_many, STAGES_OF_ONE)                                    \
-    EXPERT_KERNEL(stage, mxfp4_3, tp_mxfp4_many, STAGES_OF_THREE)
+    EXPERT_KERNEL(stage, bf16_1, tp_bf16_many, 1)                                                  \
+    EXPERT_KERNEL(stage, bf16_3, tp_bf16_many, 3)                                                  \
+    EXPERT_KERNEL(stage, mxfp4_1, tp_mxfp4_many, 1)                                                \
+    EXPERT_KERNEL(stage, mxfp4_3, tp_mxfp4_many, 3)
 EXPERT_KERNELS(gate_up)
 EXPERT_KERNELS(down)
 
+template <class WEIGHTS, int PARTS> static size_t shared_bytes(void)
+{
+    return tp_many_layout<WEIGHTS, PARTS>::stage_bytes * tp_many_layout<WEIGHTS, PARTS>::stages;
+}
+
 extern "C" size_t tp_many_shared_bytes(enum tp_matrix_type type, uint32_t n_parts)
 {
-    size_t row = type == TP_MATRIX_MXFP4 ? (size_t)tp_mxfp4_many::row_bytes
-                                         : (size_t)tp_bf16_many::row_bytes;
-    size_t stage = TP_MANY_ROWS * row + (size_t)n_parts * TP_MANY_VECTOR_BYTES;
-    return stage * (n_parts == 1 ? STAGES_OF_ONE : STAGES_OF_THREE);
+    if (type == TP_MATRIX_MXFP4)
+        return n_parts == 1 ? shared_bytes<tp_mxfp4_many, 1>() : shared_bytes<tp_mxfp4_many, 3>();
+    return n_parts == 1 ? shared_bytes<tp_bf16_many, 1>() : shared_bytes<tp_bf16_many, 3>();
 }

@@ -18,8 +18,6 @@ enum {
     TP_MANY_ROW_BYTES = TP_MANY_STEP * 2,
     TP_MANY_UNITS = TP_MANY_ROWS / 2,
     TP_MANY_VECTOR_BYTES = TP_MANY_VECTORS * TP_MANY_ROW_BYTES, /* of a part */
-    TP_MANY_M_TILES = 2,                                        /* of 16 rows, of a warp */
-    TP_MANY_N_TILES = 4,                                        /* of 8 vectors, of a warp */
 };
 
 /* Row 0..127 of a tile's shared memory: the unit and which of its rows. */
@@ -36,6 +34,7 @@ TP_DEVICE bool tp_many_is_lower(uint32_t row)
 /* ---- BF16: a lane has 8 columns of each 32 ---- */
 
 struct tp_bf16_many {
+    static constexpr uint32_t m_tiles = 2, n_tiles = 4; /* of a warp: 16 rows, 8 vectors */
     static constexpr uint32_t row_bytes = TP_MANY_ROW_BYTES;
     static constexpr uint32_t chunks_per_thread = TP_MANY_ROWS * TP_MANY_CHUNKS / TP_MANY_THREADS;
 
@@ -95,6 +94,7 @@ struct tp_bf16_many {
 /* ---- MXFP4: a lane has 16 columns of the 64, half a block ---- */
 
 struct tp_mxfp4_many {
+    static constexpr uint32_t m_tiles = 1, n_tiles = 8;
     static constexpr uint32_t row_bytes = TP_MANY_STEP / 2;
     static constexpr uint32_t chunks_per_thread = TP_MANY_ROWS * 2 / TP_MANY_THREADS;
 
@@ -156,14 +156,22 @@ struct tp_mxfp4_many {
 
 /* ---- both operands of a step ---- */
 
+/* Steps that are in shared memory at the same time, and the bytes of each. Three parts take more of
+ * it: with two steps it is less than any GPU has. */
+template <class WEIGHTS, int PARTS> struct tp_many_layout {
+    static constexpr int stages = PARTS == 1 ? 3 : 2;
+    static constexpr size_t stage_bytes =
+        (size_t)TP_MANY_ROWS * WEIGHTS::row_bytes + (size_t)PARTS * TP_MANY_VECTOR_BYTES;
+};
+
 /* Rows of the tile that this thread copies, or has scales of; vectors that it copies. */
 template <class WEIGHTS> struct tp_many_sources {
     struct tp_row rows[WEIGHTS::chunks_per_thread];
-    struct tp_row upper[TP_MANY_M_TILES], lower[TP_MANY_M_TILES];
+    struct tp_row upper[WEIGHTS::m_tiles], lower[WEIGHTS::m_tiles];
     int vectors[TP_MANY_VECTORS * TP_MANY_CHUNKS / TP_MANY_THREADS];
 };
 
-template <class WEIGHTS>
+template <class WEIGHTS, int PARTS>
 TP_DEVICE void tp_many_copy(const struct tp_gpu_matrix *w, const struct tp_columns *columns,
                             const struct tp_many_sources<WEIGHTS> *sources, uint32_t step,
                             uint8_t *shared)
@@ -172,7 +180,8 @@ TP_DEVICE void tp_many_copy(const struct tp_gpu_matrix *w, const struct tp_colum
     WEIGHTS::copy(w, sources->rows, step, shared);
     shared += TP_MANY_ROWS * WEIGHTS::row_bytes;
     uint32_t chunk = threadIdx.x % TP_MANY_CHUNKS;
-    for (uint32_t part = 0; part < columns->n_parts; part++, shared += TP_MANY_VECTOR_BYTES) {
+#pragma unroll
+    for (uint32_t part = 0; part < PARTS; part++, shared += TP_MANY_VECTOR_BYTES) {
         for (uint32_t i = 0; i < PER_THREAD; i++) {
             uint32_t row = threadIdx.x / TP_MANY_CHUNKS + i * (TP_MANY_THREADS / TP_MANY_CHUNKS);
             int vector = sources->vectors[i];
@@ -185,36 +194,52 @@ TP_DEVICE void tp_many_copy(const struct tp_gpu_matrix *w, const struct tp_colum
     }
 }
 
-/* sums of a warp: [M tiles][N tiles][4], as tp_multiply_tiles() has them. */
-typedef float tp_many_sums[TP_MANY_M_TILES][TP_MANY_N_TILES][4];
-
-template <class WEIGHTS>
-TP_DEVICE void tp_many_multiply(const struct tp_columns *columns, const uint8_t *shared,
-                                const uint32_t factors[TP_MANY_M_TILES][2], tp_many_sums sums)
+/* The first row and the first vector of this thread's warp. */
+template <class WEIGHTS> TP_DEVICE uint32_t tp_many_first_row(void)
 {
-    uint32_t warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    uint32_t first_row = warp % 4 * 32, first_vector = warp / 4 * 32;
+    return threadIdx.x / 32 % (TP_MANY_ROWS / 16 / WEIGHTS::m_tiles) * 16 * WEIGHTS::m_tiles;
+}
+
+template <class WEIGHTS> TP_DEVICE uint32_t tp_many_first_vector(void)
+{
+    return threadIdx.x / 32 / (TP_MANY_ROWS / 16 / WEIGHTS::m_tiles) * 8 * WEIGHTS::n_tiles;
+}
+
+/* Sums of a warp, as tp_multiply_tiles() has them. */
+template <class WEIGHTS> struct tp_many_sums {
+    float tiles[WEIGHTS::m_tiles][WEIGHTS::n_tiles][4];
+};
+
+template <class WEIGHTS, int PARTS>
+TP_DEVICE void tp_many_multiply(const uint8_t *shared, const uint32_t factors[WEIGHTS::m_tiles][2],
+                                tp_many_sums<WEIGHTS> *sums)
+{
+    uint32_t g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    uint32_t first_row = tp_many_first_row<WEIGHTS>();
+    uint32_t first_vector = tp_many_first_vector<WEIGHTS>();
     const uint8_t *vectors = shared + TP_MANY_ROWS * WEIGHTS::row_bytes;
 #pragma unroll
     for (uint32_t half = 0; half < 2; half++) {
-        uint32_t k0[TP_MANY_M_TILES][4], k1[TP_MANY_M_TILES][4];
+        uint32_t k0[WEIGHTS::m_tiles][4], k1[WEIGHTS::m_tiles][4];
         uint32_t chunk = WEIGHTS::vector_chunk(half, t);
 #pragma unroll
-        for (uint32_t m = 0; m < TP_MANY_M_TILES; m++)
+        for (uint32_t m = 0; m < WEIGHTS::m_tiles; m++)
             WEIGHTS::unpack(shared, first_row + m * 16 + g, half, t, factors[m][0], factors[m][1],
                             k0[m], k1[m]);
-        for (uint32_t part = columns->n_parts; part-- > 0;) {
 #pragma unroll
-            for (uint32_t n = 0; n < TP_MANY_N_TILES; n++) {
+        for (uint32_t i = 0; i < PARTS; i++) {
+            uint32_t part = PARTS - 1 - i; /* the small ones first */
+#pragma unroll
+            for (uint32_t n = 0; n < WEIGHTS::n_tiles; n++) {
                 uint32_t row = first_vector + n * 8 + g;
                 uint4 x = *(const uint4 *)(const void *)(vectors + part * TP_MANY_VECTOR_BYTES +
                                                          row * TP_MANY_ROW_BYTES +
                                                          WEIGHTS::place(row, chunk) * 16);
                 const uint32_t x0[2] = {x.x, x.y}, x1[2] = {x.z, x.w};
 #pragma unroll
-                for (uint32_t m = 0; m < TP_MANY_M_TILES; m++) {
-                    tp_multiply_tiles(sums[m][n], k0[m], x0);
-                    tp_multiply_tiles(sums[m][n], k1[m], x1);
+                for (uint32_t m = 0; m < WEIGHTS::m_tiles; m++) {
+                    tp_multiply_tiles(sums->tiles[m][n], k0[m], x0);
+                    tp_multiply_tiles(sums->tiles[m][n], k1[m], x1);
                 }
             }
         }
@@ -231,26 +256,27 @@ TP_DEVICE void tp_many_multiply(const struct tp_columns *columns, const uint8_t 
  *     int vector(j)                            of column j = 0..63 of the tile; -1: none
  *     void finish(unit, j, a, b)               takes the results of an existing unit and vector
  *
- * `first_unit` is the tile's first. */
-template <class WEIGHTS, int STAGES, class TASK>
+ * `first_unit` is the tile's first; the columns have PARTS parts. */
+template <class WEIGHTS, int PARTS, class TASK>
 TP_DEVICE void tp_many_product(const TASK &task, uint32_t first_unit,
                                const struct tp_columns *columns)
 {
     const struct tp_gpu_matrix *w = task.matrix(first_unit);
     uint32_t n_steps = (w->columns + TP_MANY_STEP - 1) / TP_MANY_STEP;
-    uint32_t warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    size_t stage_bytes =
-        (size_t)TP_MANY_ROWS * WEIGHTS::row_bytes + (size_t)columns->n_parts * TP_MANY_VECTOR_BYTES;
+    uint32_t g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    uint32_t first_row = tp_many_first_row<WEIGHTS>();
+    constexpr int STAGES = tp_many_layout<WEIGHTS, PARTS>::stages;
+    constexpr size_t stage_bytes = tp_many_layout<WEIGHTS, PARTS>::stage_bytes;
     struct tp_many_sources<WEIGHTS> sources;
-    tp_many_sums sums = {};
+    tp_many_sums<WEIGHTS> sums = {};
     struct tp_row none = {NULL, NULL};
 
     for (uint32_t i = 0; i < WEIGHTS::chunks_per_thread; i++) {
         uint32_t row = WEIGHTS::row_of(i), unit = first_unit + tp_many_unit(row);
         sources.rows[i] = unit < task.n_units ? task.row(unit, tp_many_is_lower(row)) : none;
     }
-    for (uint32_t m = 0; m < TP_MANY_M_TILES; m++) {
-        uint32_t unit = first_unit + tp_many_unit(warp % 4 * 32 + m * 16 + g);
+    for (uint32_t m = 0; m < WEIGHTS::m_tiles; m++) {
+        uint32_t unit = first_unit + tp_many_unit(first_row + m * 16 + g);
         sources.upper[m] = unit < task.n_units ? task.row(unit, false) : none;
         sources.lower[m] = unit < task.n_units ? task.row(unit, true) : none;
     }
@@ -261,11 +287,11 @@ TP_DEVICE void tp_many_product(const TASK &task, uint32_t first_unit,
     uint8_t *shared = TP_SHARED();
     for (uint32_t step = 0; step < STAGES - 1; step++) {
         if (step < n_steps)
-            tp_many_copy<WEIGHTS>(w, columns, &sources, step, shared + step * stage_bytes);
+            tp_many_copy<WEIGHTS, PARTS>(w, columns, &sources, step, shared + step * stage_bytes);
         tp_copy_commit();
     }
-    uint32_t next_factors[TP_MANY_M_TILES][2], factors[TP_MANY_M_TILES][2];
-    for (uint32_t m = 0; m < TP_MANY_M_TILES; m++) {
+    uint32_t next_factors[WEIGHTS::m_tiles][2], factors[WEIGHTS::m_tiles][2];
+    for (uint32_t m = 0; m < WEIGHTS::m_tiles; m++) {
         next_factors[m][0] = WEIGHTS::factor(w, &sources.upper[m], 0, t);
         next_factors[m][1] = WEIGHTS::factor(w, &sources.lower[m], 0, t);
     }
@@ -274,29 +300,30 @@ TP_DEVICE void tp_many_product(const TASK &task, uint32_t first_unit,
         __syncthreads();
         uint32_t ahead = step + STAGES - 1;
         if (ahead < n_steps)
-            tp_many_copy<WEIGHTS>(w, columns, &sources, ahead,
-                                  shared + ahead % STAGES * stage_bytes);
+            tp_many_copy<WEIGHTS, PARTS>(w, columns, &sources, ahead,
+                                         shared + ahead % STAGES * stage_bytes);
         tp_copy_commit();
-        for (uint32_t m = 0; m < TP_MANY_M_TILES; m++) {
+        for (uint32_t m = 0; m < WEIGHTS::m_tiles; m++) {
             factors[m][0] = next_factors[m][0];
             factors[m][1] = next_factors[m][1];
             next_factors[m][0] = WEIGHTS::factor(w, &sources.upper[m], step + 1, t);
             next_factors[m][1] = WEIGHTS::factor(w, &sources.lower[m], step + 1, t);
         }
-        tp_many_multiply<WEIGHTS>(columns, shared + step % STAGES * stage_bytes, factors, sums);
+        tp_many_multiply<WEIGHTS, PARTS>(shared + step % STAGES * stage_bytes, factors, &sums);
     }
     tp_copy_wait<0>();
 
     float power = w->shift != 0 ? tp_power_of_two(w->shift) : 1.0f;
 #pragma unroll
-    for (uint32_t m = 0; m < TP_MANY_M_TILES; m++) {
-        uint32_t unit = first_unit + tp_many_unit(warp % 4 * 32 + m * 16 + g);
+    for (uint32_t m = 0; m < WEIGHTS::m_tiles; m++) {
+        uint32_t unit = first_unit + tp_many_unit(first_row + m * 16 + g);
 #pragma unroll
-        for (uint32_t n = 0; n < TP_MANY_N_TILES; n++) {
+        for (uint32_t n = 0; n < WEIGHTS::n_tiles; n++) {
             for (uint32_t i = 0; i < 2; i++) {
-                uint32_t j = warp / 4 * 32 + n * 8 + 2 * t + i;
+                uint32_t j = tp_many_first_vector<WEIGHTS>() + n * 8 + 2 * t + i;
                 if (unit < task.n_units && task.vector(j) >= 0)
-                    task.finish(unit, j, sums[m][n][i] * power, sums[m][n][2 + i] * power);
+                    task.finish(unit, j, sums.tiles[m][n][i] * power,
+                                sums.tiles[m][n][2 + i] * power);
             }
         }
     }
