@@ -37,7 +37,7 @@ cuda_host_files = \
 	infer/model/rope.c
 cuda_host_flags = $(AM_CFLAGS) -fPIC -fvisibility=hidden -ffp-contract=off
 
-EXTRA_DIST += $(cuda_kernel_files) $(cuda_header_files) cuda/README.md
+EXTRA_DIST += $(cuda_kernel_files) $(cuda_header_files) cuda/ESTIMATE.md cuda/README.md
 
 if BUILD_CUDA
 noinst_LIBRARIES += libcuda_host.a
