@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cuda/device.h"
+#include "cuda/peaks.h"
 #include "cuda/sequence.h"
 #include "cuda/shown.h"
 #include "cuda/stages.h"
@@ -27,6 +29,7 @@ struct tp_backend {
     uint8_t *inputs; /* [N_INPUTS][stages.input_bytes], for the device to read */
     size_t next_input;
     float *logits; /* [TP_FEW][vocabulary], for the device to write */
+    char instructions[16];
 };
 
 /* ---- opening ---- */
@@ -265,6 +268,12 @@ static int cuda_step(struct tp_backend *cuda, const struct tp_step_item *items, 
 
 /* ---- sequences ---- */
 
+static uint64_t cuda_sequence_room(const struct tp_backend *cuda)
+{
+    uint64_t taken = cuda->weights.bytes + cuda->stages.memory_bytes;
+    return taken < cuda->facts.memory_available ? cuda->facts.memory_available - taken : 0;
+}
+
 static int cuda_sequence_bytes(const struct tp_backend *cuda, size_t context, uint64_t *ret_bytes)
 {
     return tp_gpu_sequence_bytes(&cuda->plan, context, ret_bytes);
@@ -301,11 +310,33 @@ static int cuda_sequence_resume(struct tp_sequence *sequence, const size_t *firs
     return tp_held_resume(&sequence->held, firsts, length);
 }
 
+/* ---- measuring ---- */
+
+static int cuda_measure(struct tp_backend *cuda, bool small_pages,
+                        struct tp_backend_limits *ret_limits, struct tp_error *error)
+{
+    struct tp_peaks peaks;
+    int rc = tp_peaks_of_device(cuda->device, &cuda->facts, &peaks, error);
+    (void)small_pages;
+    if (rc < 0)
+        return rc;
+    snprintf(cuda->instructions, sizeof cuda->instructions, "sm_%u", cuda->facts.architecture);
+    *ret_limits = (struct tp_backend_limits){
+        .device = cuda->facts.name,
+        .instructions = cuda->instructions,
+        .n_threads = cuda->facts.n_multiprocessors,
+        .read_bandwidth = peaks.copy_bandwidth,
+        .multiply_adds = peaks.multiply_adds / cuda->stages.n_parts, /* each is a product */
+    };
+    return 0;
+}
+
 const struct tp_backend_kind tp_backend_cuda = {
     .name = "cuda",
     .bf16_cache_by_default = true,
     .open = cuda_open,
     .close = cuda_close,
+    .sequence_room = cuda_sequence_room,
     .sequence_bytes = cuda_sequence_bytes,
     .sequence_new = cuda_sequence_new,
     .sequence_free = tp_gpu_sequence_free,
@@ -318,6 +349,7 @@ const struct tp_backend_kind tp_backend_cuda = {
     .sequence_import = tp_gpu_sequence_import,
     .sequence_resume = cuda_sequence_resume,
     .step = cuda_step,
+    .measure = cuda_measure,
 };
 
 extern const struct tp_plugin tp_plugin;

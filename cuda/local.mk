@@ -1,7 +1,8 @@
 # The GPU backend: one plugin that holds all it needs of the rest of the code, and CUDA's runtime.
 cuda_kernel_files = \
 	cuda/attend.cu \
-	cuda/few.cu
+	cuda/few.cu \
+	cuda/peaks.cu
 
 cuda_header_files = \
 	cuda/backend.h \
@@ -10,6 +11,7 @@ cuda_header_files = \
 	cuda/gpu.cuh \
 	cuda/kernels.h \
 	cuda/numbers.cuh \
+	cuda/peaks.h \
 	cuda/sequence.h \
 	cuda/shown.h \
 	cuda/stages.h \
@@ -18,6 +20,7 @@ cuda_header_files = \
 # The host's side, without the device: the tests have one of their own.
 cuda_host_files = \
 	cuda/backend.c \
+	cuda/peaks.c \
 	cuda/sequence.c \
 	cuda/shown.c \
 	cuda/stages.c \

@@ -65,10 +65,13 @@ struct tp_trace {
 
 /* What the machine does at most, with the backend's threads and instructions. */
 struct tp_backend_limits {
-    const char *instructions; /* "avx512" */
-    size_t n_threads;
-    double read_bandwidth;             /* bytes a second, of memory far larger than the caches */
-    double read_bandwidth_small_pages; /* the same in pages as files have them */
+    const char *device;       /* "NVIDIA H200"; NULL: the processor */
+    const char *instructions; /* "avx512", "sm_90" */
+    size_t n_threads;         /* of a device: multiprocessors */
+    /* Bytes a second, of memory far larger than the caches. A device's is that of copying, bytes
+     * read and bytes written together. */
+    double read_bandwidth;
+    double read_bandwidth_small_pages; /* the same in pages as files have them; 0: has none */
     double multiply_adds;              /* a second, of the kind that products use; 0: not known */
 };
 
@@ -83,6 +86,9 @@ struct tp_backend_kind {
     int (*open)(const struct tp_model *model, const struct tp_backend_options *options,
                 struct tp_backend **ret_backend, struct tp_error *error);
     void (*close)(struct tp_backend *backend);
+
+    /* Bytes of a device that sequences can take together. NULL: they take memory of the host. */
+    uint64_t (*sequence_room)(const struct tp_backend *backend);
 
     /* Bytes that a sequence of so many tokens at most will take, and an empty one. */
     int (*sequence_bytes)(const struct tp_backend *backend, size_t context, uint64_t *ret_bytes);
@@ -141,7 +147,7 @@ struct tp_plugin {
     unsigned interface;
     const struct tp_backend_kind *kind;
 };
-#define TP_PLUGIN_INTERFACE 1u
+#define TP_PLUGIN_INTERFACE 2u
 #define TP_PLUGIN_SYMBOL    "tp_plugin"
 
 #endif
