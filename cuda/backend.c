@@ -11,6 +11,7 @@
 #include "cuda/peaks.h"
 #include "cuda/sequence.h"
 #include "cuda/shown.h"
+#include "cuda/stage_times.h"
 #include "cuda/stages.h"
 #include "cuda/weights.h"
 #include "fs/base/amount.h"
@@ -331,6 +332,12 @@ static int cuda_measure(struct tp_backend *cuda, bool small_pages,
     return 0;
 }
 
+static int cuda_measure_stages(struct tp_backend *cuda, size_t n, size_t depth,
+                               tp_backend_stage_fn *see, void *context, struct tp_error *error)
+{
+    return tp_stage_times(&cuda->stages, n, depth, see, context, error);
+}
+
 const struct tp_backend_kind tp_backend_cuda = {
     .name = "cuda",
     .bf16_cache_by_default = true,
@@ -350,6 +357,7 @@ const struct tp_backend_kind tp_backend_cuda = {
     .sequence_resume = cuda_sequence_resume,
     .step = cuda_step,
     .measure = cuda_measure,
+    .measure_stages = cuda_measure_stages,
 };
 
 extern const struct tp_plugin tp_plugin;

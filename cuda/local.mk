@@ -14,6 +14,7 @@ cuda_header_files = \
 	cuda/peaks.h \
 	cuda/sequence.h \
 	cuda/shown.h \
+	cuda/stage_times.h \
 	cuda/stages.h \
 	cuda/weights.h
 
@@ -23,6 +24,7 @@ cuda_host_files = \
 	cuda/peaks.c \
 	cuda/sequence.c \
 	cuda/shown.c \
+	cuda/stage_times.c \
 	cuda/stages.c \
 	cuda/weights.c \
 	decode/error.c \

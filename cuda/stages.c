@@ -449,6 +449,37 @@ int tp_stages_run(struct tp_stages *stages, size_t n, size_t n_rows, size_t long
     return run.rc;
 }
 
+int tp_stages_run_one(struct tp_stages *stages, enum tp_stage stage, size_t layer, size_t n,
+                      size_t longest, struct tp_error *error)
+{
+    struct tp_shown nothing = {0};
+    struct run run = {stages, n, n, longest, &nothing, error, 0};
+    switch (stage) {
+    case TP_STAGE_EMBED:
+        embed(&run, &stages->weights->layers[0]);
+        break;
+    case TP_STAGE_HEADS:
+        project_heads(&run, layer);
+        break;
+    case TP_STAGE_ATTEND:
+        attend(&run, layer);
+        break;
+    case TP_STAGE_OUTPUT:
+        project_output(&run, layer);
+        break;
+    case TP_STAGE_GATE_UP:
+        multiply_gate_up(&run, layer);
+        break;
+    case TP_STAGE_DOWN:
+        multiply_down(&run, layer);
+        break;
+    case TP_STAGE_HEAD:
+        multiply_head(&run);
+        break;
+    }
+    return run.rc;
+}
+
 /* ---- opening ---- */
 
 int tp_stages_init(struct tp_stages *stages, struct tp_error *error)

@@ -57,4 +57,17 @@ size_t tp_step_input_bytes(const struct tp_model_config *config);
 int tp_stages_run(struct tp_stages *stages, size_t n, size_t n_rows, size_t longest,
                   struct tp_shown *shown, struct tp_error *error);
 
+/* One stage of it by itself, on what such a step has left behind: for measuring. */
+enum tp_stage {
+    TP_STAGE_EMBED,
+    TP_STAGE_HEADS,
+    TP_STAGE_ATTEND,
+    TP_STAGE_OUTPUT,
+    TP_STAGE_GATE_UP,
+    TP_STAGE_DOWN,
+    TP_STAGE_HEAD,
+};
+int tp_stages_run_one(struct tp_stages *stages, enum tp_stage stage, size_t layer, size_t n,
+                      size_t longest, struct tp_error *error);
+
 #endif

@@ -75,6 +75,15 @@ struct tp_backend_limits {
     double multiply_adds;              /* a second, of the kind that products use; 0: not known */
 };
 
+/* A kind of work in a step, done again and again by itself. */
+struct tp_backend_stage {
+    const char *name;  /* "gate_up"; "step": all of it, in its order */
+    size_t n_launches; /* in a step */
+    double seconds;    /* that they take one after the other, the best of several rounds */
+    uint64_t bytes;    /* weights and cache that they read at least, once each */
+};
+typedef void tp_backend_stage_fn(void *context, const struct tp_backend_stage *stage);
+
 struct tp_backend; /* an open one */
 
 struct tp_backend_kind {
@@ -137,6 +146,13 @@ struct tp_backend_kind {
      * pages, which are 0 then, in less. -ENOMEM with a message. */
     int (*measure)(struct tp_backend *backend, bool small_pages,
                    struct tp_backend_limits *ret_limits, struct tp_error *error);
+
+    /* Measures the stages of a step with a token of each of `n` texts, which have `depth` tokens
+     * already, and shows each. NULL where a step has no stages to be told apart. -EINVAL for more
+     * texts than share a launch, -ENOSPC for a depth that the model has not, -ENOMEM; -EIO when the
+     * device has failed. All with a message. */
+    int (*measure_stages)(struct tp_backend *backend, size_t n, size_t depth,
+                          tp_backend_stage_fn *see, void *context, struct tp_error *error);
 };
 
 extern const struct tp_backend_kind tp_backend_cpu;

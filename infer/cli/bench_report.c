@@ -135,7 +135,7 @@ static const char *activations_name(const struct tp_bench_report *report)
 
 /* ---- for people ---- */
 
-void tp_bench_print_head(const struct tp_bench_report *report)
+void tp_bench_print_machine(const struct tp_bench_report *report)
 {
     const struct tp_backend_limits *limits = &report->limits;
     const char *unit = limits->device != NULL ? "multiprocessor" : "thread";
@@ -151,6 +151,11 @@ void tp_bench_print_head(const struct tp_bench_report *report)
                activations_name(report));
     printf("\nloaded in %.2f s, first token after %.2f s\n\n", report->runtime->load_seconds,
            report->first_token_seconds);
+    fflush(stdout);
+}
+
+void tp_bench_print_head(void)
+{
     printf("%-26s %5s %9s %15s %10s %7s %6s %9s %6s %7s\n", "case", "batch", "tokens/s",
            "quartiles", "ms", "GB/s", "share", "GFLOP/s", "share", "experts");
     fflush(stdout);
@@ -202,7 +207,9 @@ void tp_bench_print_end(const struct tp_bench_report *report)
     char own[TP_AMOUNT_MAX], shared[TP_AMOUNT_MAX];
     tp_format_bytes((double)peak.private_bytes, own);
     tp_format_bytes((double)peak.page_cache_bytes, shared);
-    printf("\nmemory: %s private, keys and values included; %s of the page cache\n", own, shared);
+    if (report->n > 0)
+        printf("\nmemory: %s private, keys and values included; %s of the page cache\n", own,
+               shared);
     if (report->interrupted)
         printf("interrupted: the rest was not measured\n");
 }
@@ -409,6 +416,11 @@ int tp_bench_write_json(const struct tp_bench_report *report, FILE *file)
     cJSON *cases = cJSON_AddArrayToObject(whole, "cases");
     for (size_t i = 0; i < report->n; i++)
         cJSON_AddItemToArray(cases, result_item(report, &report->results[i]));
+    if (report->n_stages > 0) {
+        cJSON *stages = cJSON_AddArrayToObject(whole, "stages");
+        for (size_t i = 0; i < report->n_stages; i++)
+            cJSON_AddItemToArray(stages, tp_bench_stages_item(&report->stages[i]));
+    }
     char *text = cJSON_Print(whole);
     cJSON_Delete(whole);
     if (text == NULL)
