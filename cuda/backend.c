@@ -269,7 +269,7 @@ static int cuda_step(struct tp_backend *cuda, const struct tp_step_item *items, 
 
 /* ---- sequences ---- */
 
-static uint64_t cuda_sequence_room(const struct tp_backend *cuda)
+static uint64_t cuda_memory_available(const struct tp_backend *cuda)
 {
     uint64_t taken = cuda->weights.bytes + cuda->stages.memory_bytes;
     return taken < cuda->facts.memory_available ? cuda->facts.memory_available - taken : 0;
@@ -343,7 +343,7 @@ const struct tp_backend_kind tp_backend_cuda = {
     .bf16_cache_by_default = true,
     .open = cuda_open,
     .close = cuda_close,
-    .sequence_room = cuda_sequence_room,
+    .memory_available = cuda_memory_available,
     .sequence_bytes = cuda_sequence_bytes,
     .sequence_new = cuda_sequence_new,
     .sequence_free = tp_gpu_sequence_free,

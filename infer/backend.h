@@ -96,8 +96,8 @@ struct tp_backend_kind {
                 struct tp_backend **ret_backend, struct tp_error *error);
     void (*close)(struct tp_backend *backend);
 
-    /* Bytes of a device that sequences can take together. NULL: they take memory of the host. */
-    uint64_t (*sequence_room)(const struct tp_backend *backend);
+    /* Bytes that all sequences to come can have together. NULL: the machine's memory. */
+    uint64_t (*memory_available)(const struct tp_backend *backend);
 
     /* Bytes that a sequence of so many tokens at most will take, and an empty one. */
     int (*sequence_bytes)(const struct tp_backend *backend, size_t context, uint64_t *ret_bytes);

@@ -24,9 +24,9 @@ int tp_bench_case_check(const struct tp_bench_case *what, const struct tp_bench_
     size_t needed = tp_bench_case_context(what, settings);
     size_t room = settings->context > 0 ? settings->context : model->config.context;
     char needs[TP_AMOUNT_MAX], has[TP_AMOUNT_MAX];
-    const char *of = runtime->kind->sequence_room != NULL ? " of the GPU's memory" : "";
-    uint64_t bytes, available = runtime->kind->sequence_room != NULL
-                                    ? runtime->kind->sequence_room(runtime->backend)
+    const char *of = runtime->kind->memory_available != NULL ? " of the GPU's memory" : "";
+    uint64_t bytes, available = runtime->kind->memory_available != NULL
+                                    ? runtime->kind->memory_available(runtime->backend)
                                     : tp_memory_available();
     if (needed > room)
         return tp_error_set(error, -ENOSPC, "%s needs a context of %zu tokens, %s %zu",

@@ -41,7 +41,7 @@ int tp_bench_stages_measure(struct tp_runtime *runtime, size_t batch, size_t dep
     const struct tp_backend_kind *kind = runtime->kind;
     struct tp_bench_stages stages = {.batch = batch, .depth = depth};
     struct collecting collecting = {&stages, false};
-    struct tp_backend_limits before, after;
+    struct tp_backend_limits before = {0}, after = {0};
     int rc = kind->measure(runtime->backend, false, &before, error);
     if (rc == 0)
         rc = kind->measure_stages(runtime->backend, batch, depth, collect, &collecting, error);
