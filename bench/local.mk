@@ -34,6 +34,7 @@ EXTRA_DIST += \
 	bench/convert_worker.py \
 	bench/decode.py \
 	bench/exports.py \
+	bench/gpu_torch.py \
 	bench/infer.py \
 	bench/kernels.py \
 	bench/load_worker.py \
@@ -55,3 +56,6 @@ EXTRA_DIST += \
 .PHONY: bench
 bench: all
 	$(PYTHON) -B $(srcdir)/bench/run.py --build-dir . $(BENCHFLAGS)
+
+# For a machine with a GPU: bench/gpu . [OUTPUT]
+dist_noinst_SCRIPTS = bench/gpu

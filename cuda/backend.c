@@ -3,14 +3,17 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cuda/device.h"
 #include "cuda/few_stages.h"
 #include "cuda/many_stages.h"
+#include "cuda/peaks.h"
 #include "cuda/sequence.h"
 #include "cuda/shown.h"
+#include "cuda/stage_times.h"
 #include "cuda/weights.h"
 #include "fs/base/amount.h"
 
@@ -42,6 +45,7 @@ struct tp_backend {
     float *logits;             /* [TP_FEW][vocabulary], for the device to write */
     struct recorded *recorded; /* [n_recorded]: steps of few tokens */
     size_t n_recorded;
+    char instructions[16];
 };
 
 /* ---- opening ---- */
@@ -415,6 +419,12 @@ static int cuda_step(struct tp_backend *cuda, const struct tp_step_item *items, 
 
 /* ---- sequences ---- */
 
+static uint64_t cuda_memory_available(const struct tp_backend *cuda)
+{
+    uint64_t taken = cuda->weights.bytes + stage_bytes_of(cuda);
+    return taken < cuda->facts.memory_available ? cuda->facts.memory_available - taken : 0;
+}
+
 static int cuda_sequence_bytes(const struct tp_backend *cuda, size_t context, uint64_t *ret_bytes)
 {
     return tp_gpu_sequence_bytes(&cuda->plan, context, ret_bytes);
@@ -451,12 +461,40 @@ static int cuda_sequence_resume(struct tp_sequence *sequence, const size_t *firs
     return tp_held_resume(&sequence->held, firsts, length);
 }
 
+/* ---- measuring ---- */
+
+static int cuda_measure(struct tp_backend *cuda, bool small_pages,
+                        struct tp_backend_limits *ret_limits, struct tp_error *error)
+{
+    struct tp_peaks peaks;
+    int rc = tp_peaks_of_device(cuda->device, &cuda->facts, &peaks, error);
+    (void)small_pages;
+    if (rc < 0)
+        return rc;
+    snprintf(cuda->instructions, sizeof cuda->instructions, "sm_%u", cuda->facts.architecture);
+    *ret_limits = (struct tp_backend_limits){
+        .device = cuda->facts.name,
+        .instructions = cuda->instructions,
+        .n_threads = cuda->facts.n_multiprocessors,
+        .read_bandwidth = peaks.copy_bandwidth,
+        .multiply_adds = peaks.multiply_adds / cuda->few.n_parts, /* each is a product */
+    };
+    return 0;
+}
+
+static int cuda_measure_stages(struct tp_backend *cuda, size_t n, size_t depth,
+                               tp_backend_stage_fn *see, void *context, struct tp_error *error)
+{
+    return tp_stage_times(&cuda->few, cuda->input, n, depth, see, context, error);
+}
+
 const struct tp_backend_kind tp_backend_cuda = {
     .name = "cuda",
     .bf16_cache_by_default = true,
     .bf16_prompts_by_default = true,
     .open = cuda_open,
     .close = cuda_close,
+    .memory_available = cuda_memory_available,
     .sequence_bytes = cuda_sequence_bytes,
     .sequence_new = cuda_sequence_new,
     .sequence_free = tp_gpu_sequence_free,
@@ -469,6 +507,8 @@ const struct tp_backend_kind tp_backend_cuda = {
     .sequence_import = tp_gpu_sequence_import,
     .sequence_resume = cuda_sequence_resume,
     .step = cuda_step,
+    .measure = cuda_measure,
+    .measure_stages = cuda_measure_stages,
 };
 
 extern const struct tp_plugin tp_plugin;

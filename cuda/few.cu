@@ -286,7 +286,8 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_gate_up(const struct tp_
         tp_multiply_tile<WEIGHTS, GROUPS>(&w, upper, lower, &a->columns, &tokens);
         struct cell cell = cell_of(TP_TILE_UNITS, a->n_tokens);
         unit = tile * TP_TILE_UNITS + cell.row;
-        uint32_t slot = cell.exists ? routing->slots[active * TP_FEW + cell.token] : (uint32_t)TP_NO_SLOT;
+        uint32_t slot =
+            cell.exists ? routing->slots[active * TP_FEW + cell.token] : (uint32_t)TP_NO_SLOT;
         if (slot == TP_NO_SLOT || unit >= a->inner)
             continue;
         float scale = routing->scales[cell.token];
@@ -351,7 +352,8 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_down(const struct tp_few
         tp_multiply_tile<WEIGHTS, GROUPS>(&w, upper, lower, &a->inners, &tokens);
         struct cell cell = cell_of(TP_TILE_ROWS, a->n_tokens);
         uint32_t row = first + cell.row;
-        uint32_t slot = cell.exists ? routing->slots[active * TP_FEW + cell.token] : (uint32_t)TP_NO_SLOT;
+        uint32_t slot =
+            cell.exists ? routing->slots[active * TP_FEW + cell.token] : (uint32_t)TP_NO_SLOT;
         if (slot != TP_NO_SLOT && row < w.rows)
             a->outputs[((size_t)cell.token * k + slot) * w.rows + row] =
                 tp_tile_value<WEIGHTS, GROUPS>(&w, &a->inners, cell.row, cell.token) +

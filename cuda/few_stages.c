@@ -298,3 +298,32 @@ void tp_few_stages_run(struct tp_few_stages *stages, struct tp_step *step)
     if (step->n_rows > 0)
         tp_few_stages_head(stages, step, &stages->squares, step->inputs.rows);
 }
+
+void tp_few_stages_run_one(struct tp_few_stages *stages, struct tp_step *step, enum tp_stage stage,
+                           size_t layer)
+{
+    const struct run run = {stages, step};
+    switch (stage) {
+    case TP_STAGE_EMBED:
+        embed(&run);
+        break;
+    case TP_STAGE_HEADS:
+        project_heads(&run, layer);
+        break;
+    case TP_STAGE_ATTEND:
+        attend(&run, layer);
+        break;
+    case TP_STAGE_OUTPUT:
+        project_output(&run, layer);
+        break;
+    case TP_STAGE_GATE_UP:
+        multiply_gate_up(&run, layer);
+        break;
+    case TP_STAGE_DOWN:
+        multiply_down(&run, layer);
+        break;
+    case TP_STAGE_HEAD:
+        tp_few_stages_head(stages, step, &stages->squares, step->inputs.rows);
+        break;
+    }
+}

@@ -30,4 +30,17 @@ void tp_few_stages_run(struct tp_few_stages *stages, struct tp_step *step);
 void tp_few_stages_head(struct tp_few_stages *stages, struct tp_step *step,
                         const struct tp_squares *squares, const uint32_t *rows);
 
+/* One stage of it by itself, on what such a step has left behind: for measuring. */
+enum tp_stage {
+    TP_STAGE_EMBED,
+    TP_STAGE_HEADS,
+    TP_STAGE_ATTEND,
+    TP_STAGE_OUTPUT,
+    TP_STAGE_GATE_UP,
+    TP_STAGE_DOWN,
+    TP_STAGE_HEAD,
+};
+void tp_few_stages_run_one(struct tp_few_stages *stages, struct tp_step *step, enum tp_stage stage,
+                           size_t layer);
+
 #endif

@@ -33,7 +33,9 @@ enum {
     TP_TILE_UNITS = 8, /* pairs of rows that belong together: gate and up, two halves of a head */
     TP_FEW_THREADS = 256,
     TP_ATTEND_THREADS = 128,
-    TP_ROW_THREADS = 256,   /* of kernels with a block for each token */
+    TP_ROW_THREADS = 256, /* of kernels with a block for each token */
+    TP_PEAK_THREADS = 256,
+    TP_PEAK_CHAINS = 8,
     TP_GPU_KEY_SPLIT = 128, /* positions that a block attends to, counted from position 0 */
     TP_PARTS_MAX = 3,
     TP_MANY_ROWS = 128, /* of a block's tile in a step of many tokens */
@@ -339,6 +341,22 @@ TP_MANY_EXPERT_KERNELS(down);
 /* Bytes of shared memory: of products, of tp_many_attend with tiles of so many tokens. */
 size_t tp_many_shared_bytes(enum tp_matrix_type type, uint32_t n_parts);
 size_t tp_many_attend_shared_bytes(uint32_t tile_max, uint32_t group, uint32_t head_size);
+/* ---- what the device can do at most ---- */
+
+/* target = source, aligned to 16 like `bytes`. */
+struct tp_peak_copy {
+    const void *source;
+    void *target;
+    uint64_t bytes;
+};
+TP_DECLARE_KERNEL(tp_peak_copy);
+
+/* Each warp multiplies TP_PEAK_CHAINS tiles so many times: 16 x 8 x 16 multiply-adds each. */
+struct tp_peak_multiply {
+    uint32_t steps;
+    float *sums; /* [blocks * TP_PEAK_THREADS]: a sum of each thread */
+};
+TP_DECLARE_KERNEL(tp_peak_multiply);
 
 /* Bytes of shared memory: of tp_attend, of the stages of few tokens. */
 size_t tp_attend_shared_bytes(uint32_t group, uint32_t head_size);

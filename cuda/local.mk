@@ -4,7 +4,8 @@ cuda_kernel_files = \
 	cuda/few.cu \
 	cuda/many.cu \
 	cuda/many_attend.cu \
-	cuda/many_rows.cu
+	cuda/many_rows.cu \
+	cuda/peaks.cu
 
 cuda_header_files = \
 	cuda/backend.h \
@@ -17,8 +18,10 @@ cuda_header_files = \
 	cuda/many_stages.h \
 	cuda/many_tile.cuh \
 	cuda/numbers.cuh \
+	cuda/peaks.h \
 	cuda/sequence.h \
 	cuda/shown.h \
+	cuda/stage_times.h \
 	cuda/step.h \
 	cuda/weights.h
 
@@ -27,8 +30,10 @@ cuda_host_files = \
 	cuda/backend.c \
 	cuda/few_stages.c \
 	cuda/many_stages.c \
+	cuda/peaks.c \
 	cuda/sequence.c \
 	cuda/shown.c \
+	cuda/stage_times.c \
 	cuda/step.c \
 	cuda/weights.c \
 	decode/error.c \
@@ -45,8 +50,8 @@ libcuda_host_a_SOURCES = $(cuda_host_files) cuda/device_cuda.c
 libcuda_host_a_CFLAGS = $(cuda_host_flags)
 libcuda_host_a_CPPFLAGS = $(AM_CPPFLAGS) -isystem $(CUDA_HOME)/include
 
-cuda_objects = $(cuda_kernel_files:.cu=.cu.o)
-cuda/%.cu.o: cuda/%.cu $(cuda_header_files)
+cuda_objects = $(cuda_kernel_files:.cu=.device.o)
+cuda/%.device.o: cuda/%.cu $(cuda_header_files)
 	$(AM_V_GEN)$(MKDIR_P) cuda && $(NVCC) -std=c++17 -O3 --fmad=false -Xcompiler -fPIC,-fvisibility=hidden \
 		--threads 2 $(CUDA_CODE_FLAGS) -I$(top_srcdir) -c -o $@ $<
 

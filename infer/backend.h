@@ -67,12 +67,24 @@ struct tp_trace {
 
 /* What the machine does at most, with the backend's threads and instructions. */
 struct tp_backend_limits {
-    const char *instructions; /* "avx512" */
-    size_t n_threads;
-    double read_bandwidth;             /* bytes a second, of memory far larger than the caches */
-    double read_bandwidth_small_pages; /* the same in pages as files have them */
+    const char *device;       /* "NVIDIA H200"; NULL: the processor */
+    const char *instructions; /* "avx512", "sm_90" */
+    size_t n_threads;         /* of a device: multiprocessors */
+    /* Bytes a second, of memory far larger than the caches. A device's is that of copying, bytes
+     * read and bytes written together. */
+    double read_bandwidth;
+    double read_bandwidth_small_pages; /* the same in pages as files have them; 0: has none */
     double multiply_adds;              /* a second, of the kind that products use; 0: not known */
 };
+
+/* A kind of work in a step, done again and again by itself. */
+struct tp_backend_stage {
+    const char *name;  /* "gate_up"; "step": all of it, in its order */
+    size_t n_launches; /* in a step */
+    double seconds;    /* that they take one after the other, the best of several rounds */
+    uint64_t bytes;    /* weights and cache that they read at least, once each */
+};
+typedef void tp_backend_stage_fn(void *context, const struct tp_backend_stage *stage);
 
 struct tp_backend; /* an open one */
 
@@ -87,6 +99,9 @@ struct tp_backend_kind {
     int (*open)(const struct tp_model *model, const struct tp_backend_options *options,
                 struct tp_backend **ret_backend, struct tp_error *error);
     void (*close)(struct tp_backend *backend);
+
+    /* Bytes that all sequences to come can have together. NULL: the machine's memory. */
+    uint64_t (*memory_available)(const struct tp_backend *backend);
 
     /* Bytes that a sequence of so many tokens at most will take, and an empty one. */
     int (*sequence_bytes)(const struct tp_backend *backend, size_t context, uint64_t *ret_bytes);
@@ -135,6 +150,13 @@ struct tp_backend_kind {
      * pages, which are 0 then, in less. -ENOMEM with a message. */
     int (*measure)(struct tp_backend *backend, bool small_pages,
                    struct tp_backend_limits *ret_limits, struct tp_error *error);
+
+    /* Measures the stages of a step with a token of each of `n` texts, which have `depth` tokens
+     * already, and shows each. NULL where a step has no stages to be told apart. -EINVAL for more
+     * texts than share a launch, -ENOSPC for a depth that the model has not, -ENOMEM; -EIO when the
+     * device has failed. All with a message. */
+    int (*measure_stages)(struct tp_backend *backend, size_t n, size_t depth,
+                          tp_backend_stage_fn *see, void *context, struct tp_error *error);
 };
 
 extern const struct tp_backend_kind tp_backend_cpu;
@@ -145,7 +167,7 @@ struct tp_plugin {
     unsigned interface;
     const struct tp_backend_kind *kind;
 };
-#define TP_PLUGIN_INTERFACE 1u
+#define TP_PLUGIN_INTERFACE 2u
 #define TP_PLUGIN_SYMBOL    "tp_plugin"
 
 #endif

@@ -80,6 +80,7 @@ tpinfer_SOURCES = \
 	infer/cli/bench_case.c infer/cli/bench_case.h \
 	infer/cli/bench_prompts.c infer/cli/bench_prompts.h \
 	infer/cli/bench_report.c infer/cli/bench_report.h \
+	infer/cli/bench_stages.c infer/cli/bench_stages.h \
 	infer/cli/chat.c infer/cli/chat.h \
 	infer/cli/chat_commands.c infer/cli/chat_commands.h \
 	infer/cli/chat_note.c infer/cli/chat_note.h \

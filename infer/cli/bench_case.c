@@ -24,7 +24,10 @@ int tp_bench_case_check(const struct tp_bench_case *what, const struct tp_bench_
     size_t needed = tp_bench_case_context(what, settings);
     size_t room = settings->context > 0 ? settings->context : model->config.context;
     char needs[TP_AMOUNT_MAX], has[TP_AMOUNT_MAX];
-    uint64_t bytes, available = tp_memory_available();
+    const char *of = runtime->kind->memory_available != NULL ? " of the GPU's memory" : "";
+    uint64_t bytes, available = runtime->kind->memory_available != NULL
+                                    ? runtime->kind->memory_available(runtime->backend)
+                                    : tp_memory_available();
     if (needed > room)
         return tp_error_set(error, -ENOSPC, "%s needs a context of %zu tokens, %s %zu",
                             tp_bench_kind_names[what->kind], needed,
@@ -37,9 +40,9 @@ int tp_bench_case_check(const struct tp_bench_case *what, const struct tp_bench_
     tp_format_bytes((double)bytes, needs);
     tp_format_bytes((double)available, has);
     return tp_error_set(error, -ENOMEM,
-                        "%zu texts of %zu tokens take %s, %s are available; give a smaller --batch "
-                        "or length, or --kv-type bf16",
-                        what->n, needed, needs, has);
+                        "%zu texts of %zu tokens take %s, %s%s are available; give a smaller "
+                        "--batch or length, or --kv-type bf16",
+                        what->n, needed, needs, has, of);
 }
 
 /* ---- measuring ---- */
@@ -51,6 +54,7 @@ struct measuring {
     size_t run;
     bool is_filled; /* the texts hold the prompts */
     const struct tp_bench_observer *observer;
+    struct tp_batch_counts counts; /* of the first run: all are the same */
 
     uint32_t *next;                /* [n] */
     const uint32_t **next_of_text; /* [n], into `next` */
@@ -124,13 +128,17 @@ static int prepare(struct measuring *m, struct tp_error *error)
 
 static int run_once(struct measuring *m, double *ret_seconds, struct tp_error *error)
 {
+    m->batch->counts_experts = false;
     int rc = prepare(m, error);
     if (rc < 0)
         return rc;
     m->batch->counts = (struct tp_batch_counts){0};
+    m->batch->counts_experts = m->run == 0;
     double start = tp_clock_seconds();
     rc = m->what->kind == TP_BENCH_PREFILL ? feed_prompts(m, error) : decode(m, error);
     *ret_seconds = tp_clock_seconds() - start;
+    if (m->run == 0)
+        m->counts = m->batch->counts;
     return rc;
 }
 
@@ -222,7 +230,7 @@ int tp_bench_case_run(const struct tp_bench_case *what, const struct tp_bench_se
     if (rc == 0)
         rc = run_all(&m, &result, error);
     if (rc == 0) {
-        result.counts = batch.counts;
+        result.counts = m.counts;
         runtime->kind->sequence_bytes(runtime->backend, room, &result.cache_bytes);
         result.cache_bytes *= what->n;
         tp_memory_use_look(&result.memory);

@@ -135,17 +135,27 @@ static const char *activations_name(const struct tp_bench_report *report)
 
 /* ---- for people ---- */
 
-void tp_bench_print_head(const struct tp_bench_report *report)
+void tp_bench_print_machine(const struct tp_bench_report *report)
 {
     const struct tp_backend_limits *limits = &report->limits;
-    printf("%zu %s, %s: reads %.1f GB/s (%.1f in small pages)", limits->n_threads,
-           limits->n_threads == 1 ? "thread" : "threads", limits->instructions,
-           1e-9 * limits->read_bandwidth, 1e-9 * limits->read_bandwidth_small_pages);
+    const char *unit = limits->device != NULL ? "multiprocessor" : "thread";
+    if (limits->device != NULL)
+        printf("%s, ", limits->device);
+    printf("%zu %s%s, %s: %s %.1f GB/s", limits->n_threads, unit, limits->n_threads == 1 ? "" : "s",
+           limits->instructions, limits->device != NULL ? "copies" : "reads",
+           1e-9 * limits->read_bandwidth);
+    if (limits->read_bandwidth_small_pages > 0)
+        printf(" (%.1f in small pages)", 1e-9 * limits->read_bandwidth_small_pages);
     if (limits->multiply_adds > 0)
         printf(", multiplies %.0f GFLOP/s in %s", 2e-9 * limits->multiply_adds,
                activations_name(report));
     printf("\nloaded in %.2f s, first token after %.2f s\n\n", report->runtime->load_seconds,
            report->first_token_seconds);
+    fflush(stdout);
+}
+
+void tp_bench_print_head(void)
+{
     printf("%-26s %5s %9s %15s %10s %7s %6s %9s %6s %7s\n", "case", "batch", "tokens/s",
            "quartiles", "ms", "GB/s", "share", "GFLOP/s", "share", "experts");
     fflush(stdout);
@@ -197,7 +207,9 @@ void tp_bench_print_end(const struct tp_bench_report *report)
     char own[TP_AMOUNT_MAX], shared[TP_AMOUNT_MAX];
     tp_format_bytes((double)peak.private_bytes, own);
     tp_format_bytes((double)peak.page_cache_bytes, shared);
-    printf("\nmemory: %s private, keys and values included; %s of the page cache\n", own, shared);
+    if (report->n > 0)
+        printf("\nmemory: %s private, keys and values included; %s of the page cache\n", own,
+               shared);
     if (report->interrupted)
         printf("interrupted: the rest was not measured\n");
 }
@@ -305,7 +317,12 @@ static void add_settings(cJSON *object, const struct tp_bench_report *report)
     cJSON *item = cJSON_AddObjectToObject(object, "settings");
     add_text(item, "backend", report->runtime->kind->name);
     add_text(item, "instructions", report->limits.instructions);
-    tp_json_add_unsigned(item, "threads", report->limits.n_threads);
+    if (report->limits.device != NULL)
+        add_text(item, "device", report->limits.device);
+    else
+        cJSON_AddNullToObject(item, "device");
+    tp_json_add_unsigned(item, report->limits.device != NULL ? "multiprocessors" : "threads",
+                         report->limits.n_threads);
     cJSON_AddBoolToObject(item, "pin", report->runtime->options.pin);
     add_text(item, "activations", activations_name(report));
     add_text(item, "kv_type", report->runtime->options.bf16_cache ? "bf16" : "f32");
@@ -319,7 +336,9 @@ static void add_limits(cJSON *object, const struct tp_backend_limits *limits)
 {
     cJSON *item = cJSON_AddObjectToObject(object, "limits");
     add_number(item, "read_gb_per_second", 1e-9 * limits->read_bandwidth);
-    add_number(item, "read_small_pages_gb_per_second", 1e-9 * limits->read_bandwidth_small_pages);
+    add_known(item, "read_small_pages_gb_per_second",
+              limits->read_bandwidth_small_pages > 0 ? 1e-9 * limits->read_bandwidth_small_pages
+                                                     : -1);
     add_known(item, "gflop_per_second",
               limits->multiply_adds > 0 ? 2e-9 * limits->multiply_adds : -1);
 }
@@ -397,6 +416,11 @@ int tp_bench_write_json(const struct tp_bench_report *report, FILE *file)
     cJSON *cases = cJSON_AddArrayToObject(whole, "cases");
     for (size_t i = 0; i < report->n; i++)
         cJSON_AddItemToArray(cases, result_item(report, &report->results[i]));
+    if (report->n_stages > 0) {
+        cJSON *stages = cJSON_AddArrayToObject(whole, "stages");
+        for (size_t i = 0; i < report->n_stages; i++)
+            cJSON_AddItemToArray(stages, tp_bench_stages_item(&report->stages[i]));
+    }
     char *text = cJSON_Print(whole);
     cJSON_Delete(whole);
     if (text == NULL)

@@ -8,6 +8,7 @@
 
 #include "infer/backend.h"
 #include "infer/cli/bench_case.h"
+#include "infer/cli/bench_stages.h"
 #include "infer/cli/runtime.h"
 
 struct tp_bench_report {
@@ -17,6 +18,8 @@ struct tp_bench_report {
     double first_token_seconds;      /* from the command's start to the logits of a first token */
     struct tp_bench_result *results; /* [n] */
     size_t n;
+    struct tp_bench_stages *stages; /* [n_stages]: instead of results */
+    size_t n_stages;
     bool interrupted;
 };
 
@@ -26,8 +29,9 @@ struct tp_quartiles {
 };
 struct tp_quartiles tp_quartiles(const double *values, size_t n);
 
-/* The machine and the heads of columns; a line for a case; memory. */
-void tp_bench_print_head(const struct tp_bench_report *report);
+/* The machine; the heads of columns; a line for a case; memory. */
+void tp_bench_print_machine(const struct tp_bench_report *report);
+void tp_bench_print_head(void);
 void tp_bench_print_result(const struct tp_bench_report *report,
                            const struct tp_bench_result *result);
 void tp_bench_print_end(const struct tp_bench_report *report);

@@ -27,7 +27,8 @@ struct list {
 
 struct command {
     struct list prompt_lengths, depths, batches;
-    bool lengths_given;
+    bool lengths_given, stages;
+    const char *cases_only;           /* an option that was given and does not go with --stages */
     const char *prompts, *json, *csv; /* files */
     struct tp_engine_arguments engine;
     struct tp_bench_settings settings;
@@ -55,6 +56,9 @@ static const struct tp_option options[] = {
     {"repeat", 'r', "N", "runs of each case (default 5)"},
     {"warm-up", 'w', "N", "runs before them that do not count (default 1)"},
     {"seed", 's', "N", "another seed gives other random texts (default 0)"},
+    {"stages", 0, NULL,
+     "instead of all that, measure each stage of a step by itself, for\n"
+     "each batch and depth; on a GPU"},
     TP_ENGINE_ARGUMENTS_TABLE,
     {"json", 0, "FILE", "write all figures; '-': to standard output, instead of the table"},
     {"csv", 0, "FILE", "write a line for each case; '-' as above"},
@@ -105,6 +109,16 @@ static int parse_size(const char *text, uint64_t minimum, uint64_t maximum, size
     return rc;
 }
 
+static bool is_of_stages(const char *name)
+{
+    static const char *const names[] = {"depths", "batch", "json", "stages", NULL};
+    for (size_t i = 0; names[i] != NULL; i++) {
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
 static int handle_option(void *context, const struct tp_option *option, const char *value,
                          struct tp_error *error)
 {
@@ -116,6 +130,7 @@ static int handle_option(void *context, const struct tp_option *option, const ch
     if (known)
         return rc;
     command->lengths_given |= option == &options[0] || option == &options[1];
+    command->cases_only = is_of_stages(name) ? command->cases_only : name;
     if (strcmp(name, "prompt-lengths") == 0)
         return parse_list(value, 0, LENGTH_MAX, &command->prompt_lengths, error);
     if (strcmp(name, "depths") == 0)
@@ -130,7 +145,9 @@ static int handle_option(void *context, const struct tp_option *option, const ch
         return parse_size(value, 0, REPEAT_MAX, &settings->warm_up, error);
     if (strcmp(name, "seed") == 0)
         return tp_parse_unsigned(value, 0, UINT64_MAX, &settings->seed, error);
-    if (strcmp(name, "prompts") == 0)
+    if (strcmp(name, "stages") == 0)
+        command->stages = true;
+    else if (strcmp(name, "prompts") == 0)
         command->prompts = value;
     else if (strcmp(name, "json") == 0)
         command->json = value;
@@ -149,6 +166,9 @@ static int check_arguments(const struct command *command, int n, struct tp_error
     if (n != 1)
         return tp_error_set(error, -EINVAL, "expected one VIEW, found %d; see '%s --help'", n,
                             program.name);
+    if (command->stages && command->cases_only != NULL)
+        return tp_error_set(error, -EINVAL, "--%s does not go with --stages; see '%s --help'",
+                            command->cases_only, program.name);
     if (command->prompts != NULL && command->lengths_given)
         return tp_error_set(
             error, -EINVAL,
@@ -322,6 +342,42 @@ static int with_all_cases(struct command *command, case_fn *work, struct tp_erro
     return rc;
 }
 
+/* ---- stages ---- */
+
+static int keep_stages(struct command *command, const struct tp_bench_stages *stages)
+{
+    struct tp_bench_report *report = &command->report;
+    struct tp_bench_stages *all =
+        realloc(report->stages, (report->n_stages + 1) * sizeof *report->stages);
+    if (all == NULL)
+        return -ENOMEM;
+    all[report->n_stages++] = *stages;
+    report->stages = all;
+    return 0;
+}
+
+static int measure_stages(struct command *command, struct tp_error *error)
+{
+    const struct list *batches = &command->batches, *depths = &command->depths;
+    struct tp_bench_stages stages;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < batches->n * depths->n; i++) {
+        if (*command->interrupted != 0)
+            return -EINTR;
+        rc = tp_bench_stages_measure(&command->runtime, batches->values[i / depths->n],
+                                     depths->values[i % depths->n], &stages, error);
+        if (rc < 0)
+            return rc;
+        if (command->prints_table)
+            tp_bench_stages_print(&stages);
+        if (keep_stages(command, &stages) < 0) {
+            tp_bench_stages_clear(&stages);
+            return tp_error_set(error, -ENOMEM, "out of memory");
+        }
+    }
+    return rc;
+}
+
 /* ---- before and after ---- */
 
 static int open_output(const char *name, FILE **ret_file, struct tp_error *error)
@@ -375,7 +431,8 @@ static int open_all(struct command *command, const char *path, struct tp_error *
         rc = tp_bench_prompts_read(command->prompts, runtime->tokenizer,
                                    runtime->model->config.vocab_size, &command->suite, error);
     if (rc == 0)
-        rc = with_all_cases(command, check_case, error);
+        rc = command->stages ? tp_bench_stages_check(runtime, error)
+                             : with_all_cases(command, check_case, error);
     if (rc == 0)
         rc = open_output(command->json, &command->json_file, error);
     if (rc == 0)
@@ -387,10 +444,13 @@ static int measure_all(struct command *command, struct tp_error *error)
 {
     struct tp_bench_report *report = &command->report;
     if (command->prints_table)
-        tp_bench_print_head(report);
+        tp_bench_print_machine(report);
+    if (command->prints_table && !command->stages)
+        tp_bench_print_head();
     if (command->csv_file != NULL)
         tp_bench_write_csv_head(command->csv_file);
-    int rc = with_all_cases(command, run_case, error);
+    int rc =
+        command->stages ? measure_stages(command, error) : with_all_cases(command, run_case, error);
     report->interrupted = rc == -EINTR;
     if (rc < 0 && rc != -EINTR)
         return rc;
@@ -414,7 +474,10 @@ static int close_all(struct command *command, int rc, struct tp_error *error)
         rc = tp_error_set(error, -EIO, "cannot write: %s", strerror(errno));
     for (size_t i = 0; i < command->report.n; i++)
         tp_bench_result_clear(&command->report.results[i]);
+    for (size_t i = 0; i < command->report.n_stages; i++)
+        tp_bench_stages_clear(&command->report.stages[i]);
     free(command->report.results);
+    free(command->report.stages);
     tp_bench_prompts_clear(&command->suite);
     tp_runtime_close(&command->runtime);
     return rc;

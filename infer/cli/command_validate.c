@@ -1,5 +1,5 @@
-/* `tpinfer validate`: holds an engine to what a reference implementation computed, or to itself
- * with plain float32. */
+/* `tpinfer validate`: holds an engine to what a reference implementation computed, or to itself or
+ * the CPU's with plain float32. */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -26,7 +26,9 @@ struct command {
     struct tp_engine_arguments engine;
 
     struct tp_runtime runtime;
-    struct tp_backend *plain; /* with float32 everywhere, to compare with; or NULL */
+    bool against_cpu;                         /* not the same engine */
+    const struct tp_backend_kind *plain_kind; /* of what is compared with */
+    struct tp_backend *plain;                 /* that, with float32 everywhere; or NULL */
     struct tp_goldens *goldens;
     struct tp_judge judge;
     struct tp_validate_report report;
@@ -41,7 +43,8 @@ static const struct tp_option options[] = {
      "bf16 somewhere: as far as the reference in BF16)"},
     {"against", 0, "ENGINE",
      "f32: compare with this engine and float32 instead, on the same\n"
-     "texts; judges nothing without one of these"},
+     "texts; cpu: with the CPU and float32; judges nothing without\n"
+     "--max-kl or --tolerance"},
     {"max-kl", 0, "NATS", "largest mean KL divergence allowed with --against"},
     {"json", 0, NULL, "print one object"},
     {NULL, 0, NULL, NULL},
@@ -71,9 +74,9 @@ static int parse_number(const char *value, double *ret_number, struct tp_error *
 static int handle_own(struct command *command, const char *name, const char *value,
                       struct tp_error *error)
 {
-    static const char *const engines[] = {"f32", NULL};
+    static const char *const engines[] = {"f32", "cpu", NULL};
     uint64_t chunk;
-    size_t engine;
+    size_t engine = 0;
     int rc = 0;
     if (strcmp(name, "case") == 0) {
         if (command->n_cases == CASES_MAX)
@@ -90,6 +93,7 @@ static int handle_own(struct command *command, const char *name, const char *val
     } else if (strcmp(name, "against") == 0) {
         rc = tp_parse_choice(value, engines, &engine, error);
         command->report.against = true;
+        command->against_cpu = engine == 1;
     } else {
         command->report.as_json = true;
     }
@@ -163,7 +167,7 @@ static int run_case(struct command *command, size_t i, struct tp_error *error)
     const struct tp_model_config *config = &command->runtime.model->config;
     struct tp_validate_options how = validate_options(command);
     struct tp_feed_engine engines[2] = {{command->runtime.kind, command->runtime.backend},
-                                        {command->runtime.kind, command->plain}};
+                                        {command->plain_kind, command->plain}};
     struct tp_golden_case golden;
     struct tp_case_report found = {0};
     int rc = tp_goldens_read(command->goldens, i, config, &golden, error);
@@ -232,13 +236,16 @@ static cJSON *describe_engine(const struct command *command)
     struct tp_backend_options backend = command->runtime.options;
     cJSON_AddStringToObject(object, "backend", command->runtime.kind->name);
     cJSON_AddStringToObject(object, "activations", backend.bf16_activations ? "bf16" : "f32");
+    cJSON_AddStringToObject(object, "prompts",
+                            backend.bf16_activations || backend.bf16_prompts ? "bf16" : "f32");
     cJSON_AddStringToObject(object, "dense", backend.int8_dense ? "int8" : "source");
     cJSON_AddStringToObject(object, "kv_type", backend.bf16_cache ? "bf16" : "f32");
     cJSON_AddNumberToObject(object, "chunk", (double)backend.step_max);
     cJSON_AddStringToObject(object, "judged",
-                            command->report.against ? "against f32"
-                            : command->judge.bf16   ? "as bf16"
-                                                    : "as f32");
+                            command->against_cpu      ? "against cpu"
+                            : command->report.against ? "against f32"
+                            : command->judge.bf16     ? "as bf16"
+                                                      : "as f32");
     if (!command->judge.bf16)
         cJSON_AddNumberToObject(object, "tolerance", command->judge.tolerance);
     return object;
@@ -274,7 +281,8 @@ static int open_plain(struct command *command, struct tp_error *error)
                                         .pin = command->engine.pin,
                                         .step_max = command->engine.step_max};
     struct tp_backend_options how = tp_engine_arguments_request(&plain).options;
-    return command->runtime.kind->open(command->runtime.model, &how, &command->plain, error);
+    command->plain_kind = command->against_cpu ? &tp_backend_cpu : command->runtime.kind;
+    return command->plain_kind->open(command->runtime.model, &how, &command->plain, error);
 }
 
 /* What the engine that was opened is held to. */
@@ -302,7 +310,7 @@ static int run(struct command *command, char **arguments, struct tp_error *error
     if (rc == 0)
         rc = run_all(command, error);
     if (command->plain != NULL)
-        runtime->kind->close(command->plain);
+        command->plain_kind->close(command->plain);
     tp_goldens_close(command->goldens);
     tp_runtime_close(runtime);
     return rc;

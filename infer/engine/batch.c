@@ -143,7 +143,8 @@ int tp_batch_feed(struct tp_batch *batch, const uint32_t *const *tokens, const s
     while (place.text < batch->n) {
         float *logits = batch->logits + place.text * batch->model->config.vocab_size;
         size_t n_items = collect(batch, tokens, lengths, &place);
-        int rc = batch->kind->step(batch->backend, batch->items, n_items, logits, &trace, error);
+        int rc = batch->kind->step(batch->backend, batch->items, n_items, logits,
+                                   batch->counts_experts ? &trace : NULL, error);
         if (rc < 0)
             return rc;
         count_step(batch, n_items);

@@ -16,7 +16,9 @@ struct tp_batch_counts {
     uint64_t steps, tokens;
     uint64_t dense_bytes, expert_bytes, cache_bytes; /* see model/cost.h */
     uint64_t multiply_adds;
-    uint64_t experts; /* different ones that a layer's tokens chose: over all steps and layers */
+    /* If they are counted: different ones that a layer's tokens chose, over all steps and layers.
+     */
+    uint64_t experts;
 };
 
 struct tp_batch {
@@ -29,6 +31,7 @@ struct tp_batch {
     struct tp_sequence **sequences; /* [n] */
     float *logits;                  /* [n][vocabulary]: after the last token of each text */
     struct tp_batch_counts counts;
+    bool counts_experts; /* by a trace, for which a device stops in every layer; not at first */
 
     struct tp_step_item *items; /* private: [n] */
     bool *chosen;               /* private: [experts] */

@@ -23,3 +23,7 @@ namespace many_rows
 {
 #include "cuda/many_rows.cu"
 }
+namespace peaks
+{
+#include "cuda/peaks.cu"
+}

@@ -3,7 +3,8 @@
 EXTRA_DIST += \
 	tests/cuda/grid.h \
 	tests/cuda/harness.h \
-	tests/cuda/test_gpu.py
+	tests/cuda/test_gpu.py \
+	tests/cuda/test_gpu_bench.py
 
 if PYTHON_TESTS
 check_LIBRARIES = libcuda_harness.a
@@ -22,5 +23,10 @@ tests/cuda/tensorport-cuda-harness.so: libcuda_harness.a
 		-Wl,--no-whole-archive -lm
 CLEANFILES += tests/cuda/tensorport-cuda-harness.so
 
-TESTS += tests/cuda/test_gpu.py
+check_PROGRAMS += tests/cuda/peaks
+tests_cuda_peaks_SOURCES = tests/cuda/peaks.c
+nodist_EXTRA_tests_cuda_peaks_SOURCES = tests/cuda/linked_as.cpp # C++: what the library is
+tests_cuda_peaks_LDADD = libcuda_harness.a -lm
+
+TESTS += tests/cuda/peaks tests/cuda/test_gpu.py tests/cuda/test_gpu_bench.py
 endif
