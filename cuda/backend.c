@@ -7,11 +7,11 @@
 #include <string.h>
 
 #include "cuda/device.h"
+#include "cuda/plan.h"
 #include "cuda/sequence.h"
 #include "cuda/shown.h"
 #include "cuda/stages.h"
 #include "cuda/weights.h"
-#include "fs/base/amount.h"
 
 /* Inputs of steps that the device may not have read yet. */
 enum { N_INPUTS = 16 };
@@ -34,6 +34,7 @@ struct tp_backend {
 static void cuda_close(struct tp_backend *cuda)
 {
     if (cuda->device != NULL) {
+        (void)tp_device_wait(cuda->device, NULL); /* nothing is read any more */
         tp_stages_fini(&cuda->stages);
         tp_gpu_weights_free(cuda->device, &cuda->weights);
         tp_device_free_host(cuda->device, cuda->inputs);
@@ -63,6 +64,30 @@ static int check_model(const struct tp_model *model, const struct tp_backend_opt
     return 0;
 }
 
+/* What is larger than a device's blocks and grids. */
+static int check_kernels(const struct tp_backend *cuda, struct tp_error *error)
+{
+    enum { GRID_MAX = 65535, GROUPS_MAX = TP_PARTS_MAX };
+    const struct tp_model_config *c = &cuda->model->config;
+    size_t has = cuda->facts.shared_bytes_max;
+    size_t heads =
+        tp_attend_shared_bytes((uint32_t)(c->n_heads / c->n_kv_heads), (uint32_t)c->head_dim);
+    size_t experts = tp_few_shared_bytes(GROUPS_MAX, TP_FEW, (uint32_t)c->n_experts);
+    if (heads > has || experts > has)
+        return tp_error_set(error, -EOPNOTSUPP,
+                            "%s: a block has %zu bytes of memory, %s take %zu; give --backend cpu",
+                            cuda->facts.name, has,
+                            heads > has ? "a key's heads and their size" : "so many experts",
+                            heads > has ? heads : experts);
+    if (c->n_kv_heads > GRID_MAX || cuda->stages.context / TP_GPU_KEY_SPLIT + 2 > GRID_MAX)
+        return tp_error_set(error, -EOPNOTSUPP,
+                            "%s: expected a context below %d tokens, found %zu; give a smaller "
+                            "--context",
+                            cuda->facts.name, (GRID_MAX - 2) * TP_GPU_KEY_SPLIT,
+                            cuda->stages.context);
+    return 0;
+}
+
 static size_t window_of(const struct tp_model_config *config)
 {
     size_t window = 0;
@@ -71,21 +96,27 @@ static size_t window_of(const struct tp_model_config *config)
     return window;
 }
 
+static uint64_t workspace_bytes(const void *owner, size_t context)
+{
+    struct tp_stages stages = *(const struct tp_stages *)owner;
+    stages.context = context;
+    return tp_stages_bytes(&stages);
+}
+
 /* Told in advance. */
 static int check_memory(const struct tp_backend *cuda, struct tp_error *error)
 {
-    char weights[TP_AMOUNT_MAX], workspace[TP_AMOUNT_MAX], has[TP_AMOUNT_MAX];
-    uint64_t weight_bytes = tp_gpu_weights_bytes(cuda->model);
-    uint64_t stage_bytes = tp_stages_bytes(&cuda->stages);
-    if (weight_bytes + stage_bytes <= cuda->facts.memory_available)
-        return 0;
-    tp_format_bytes((double)weight_bytes, weights);
-    tp_format_bytes((double)stage_bytes, workspace);
-    tp_format_bytes((double)cuda->facts.memory_available, has);
-    return tp_error_set(error, -ENOMEM,
-                        "%s: the weights take %s and the workspace %s, %s are free; give a smaller "
-                        "--context, or --backend cpu",
-                        cuda->facts.name, weights, workspace, has);
+    const struct tp_memory_plan plan = {
+        .device = cuda->facts.name,
+        .available = cuda->facts.memory_available,
+        .weights = tp_gpu_weights_bytes(cuda->model),
+        .cache = &cuda->plan,
+        .context = cuda->plan.context_max,
+        .n_sequences = cuda->options.n_sequences,
+        .workspace_bytes = workspace_bytes,
+        .owner = &cuda->stages,
+    };
+    return tp_memory_plan_check(&plan, error);
 }
 
 static int allocate_host(struct tp_backend *cuda, struct tp_error *error)
@@ -106,6 +137,7 @@ static int allocate_host(struct tp_backend *cuda, struct tp_error *error)
 static int open_all(struct tp_backend *cuda, struct tp_error *error)
 {
     const struct tp_model_config *c = &cuda->model->config;
+    size_t context = cuda->options.context > 0 ? cuda->options.context : c->context;
     int rc = check_model(cuda->model, &cuda->options, error);
     if (rc == 0)
         rc = tp_device_open(&cuda->device, &cuda->facts, error);
@@ -114,6 +146,7 @@ static int open_all(struct tp_backend *cuda, struct tp_error *error)
     cuda->plan = (struct tp_cache_plan){.device = cuda->device,
                                         .config = c,
                                         .ring_capacity = window_of(c) + TP_FEW,
+                                        .context_max = context,
                                         .bf16 = cuda->options.bf16_cache};
     cuda->stages = (struct tp_stages){.device = cuda->device,
                                       .facts = &cuda->facts,
@@ -121,12 +154,14 @@ static int open_all(struct tp_backend *cuda, struct tp_error *error)
                                       .weights = &cuda->weights,
                                       .plan = &cuda->plan,
                                       .n_parts = cuda->options.bf16_activations ? 1 : TP_PARTS_MAX,
-                                      .context = c->context};
-    rc = check_memory(cuda, error);
+                                      .context = context};
+    rc = check_kernels(cuda, error);
     if (rc == 0)
-        rc = tp_gpu_weights_load(cuda->device, cuda->model, &cuda->weights, error);
+        rc = check_memory(cuda, error);
     if (rc == 0)
-        rc = tp_stages_init(&cuda->stages, error);
+        rc = tp_gpu_weights_load(cuda->device, cuda->model, &cuda->options, &cuda->weights, error);
+    if (rc == 0 && (rc = tp_stages_init(&cuda->stages, error)) < 0)
+        tp_error_format_prefix(error, "the workspace");
     return rc < 0 ? rc : allocate_host(cuda, error);
 }
 
@@ -265,6 +300,12 @@ static int cuda_step(struct tp_backend *cuda, const struct tp_step_item *items, 
 
 /* ---- sequences ---- */
 
+static uint64_t cuda_memory_available(const struct tp_backend *cuda)
+{
+    uint64_t bytes;
+    return tp_device_memory_available(cuda->device, &bytes, NULL) == 0 ? bytes : 0;
+}
+
 static int cuda_sequence_bytes(const struct tp_backend *cuda, size_t context, uint64_t *ret_bytes)
 {
     return tp_gpu_sequence_bytes(&cuda->plan, context, ret_bytes);
@@ -304,8 +345,10 @@ static int cuda_sequence_resume(struct tp_sequence *sequence, const size_t *firs
 const struct tp_backend_kind tp_backend_cuda = {
     .name = "cuda",
     .bf16_cache_by_default = true,
+    .loads_by_itself = true,
     .open = cuda_open,
     .close = cuda_close,
+    .memory_available = cuda_memory_available,
     .sequence_bytes = cuda_sequence_bytes,
     .sequence_new = cuda_sequence_new,
     .sequence_free = tp_gpu_sequence_free,

@@ -10,20 +10,25 @@ cuda_header_files = \
 	cuda/gpu.cuh \
 	cuda/kernels.h \
 	cuda/numbers.cuh \
+	cuda/plan.h \
 	cuda/sequence.h \
 	cuda/shown.h \
 	cuda/stages.h \
+	cuda/upload.h \
 	cuda/weights.h
 
 # The host's side, without the device: the tests have one of their own.
 cuda_host_files = \
 	cuda/backend.c \
+	cuda/plan.c \
 	cuda/sequence.c \
 	cuda/shown.c \
 	cuda/stages.c \
+	cuda/upload.c \
 	cuda/weights.c \
 	decode/error.c \
 	fs/base/amount.c \
+	fs/base/workers.c \
 	infer/model/held.c \
 	infer/model/rope.c
 cuda_host_flags = $(AM_CFLAGS) -fPIC -fvisibility=hidden -ffp-contract=off

@@ -274,12 +274,14 @@ static int open_plain(struct command *command, struct tp_error *error)
                                         .pin = command->engine.pin,
                                         .step_max = command->engine.step_max};
     struct tp_backend_options how = tp_engine_arguments_request(&plain).options;
+    how.context = command->runtime.options.context;
     return command->runtime.kind->open(command->runtime.model, &how, &command->plain, error);
 }
 
 static int run(struct command *command, char **arguments, struct tp_error *error)
 {
     struct tp_runtime *runtime = &command->runtime;
+    command->engine.context_max = SIZE_MAX; /* of each case its own */
     int rc = tp_goldens_open(arguments[1], &command->goldens, error);
     if (rc == 0)
         rc = tp_runtime_open(runtime, arguments[0], &command->engine, false, error);
