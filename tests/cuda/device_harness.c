@@ -9,9 +9,11 @@
  *     TENSORPORT_HARNESS_SEED    of the order in which threads run (default 1)
  *     TENSORPORT_HARNESS_TILES   0: without tensor cores
  *     TENSORPORT_HARNESS_MEMORY  bytes that it has (default 1 GiB)
- *     TENSORPORT_HARNESS_FAIL    "open"; how many launches succeed before one fails; or, in the
- * same manner, "allocate:N", "allocate_host:N" and "upload:N" TENSORPORT_HARNESS_HOLD    a FIFO:
- * the first allocation waits until somebody opens it to write
+ *     TENSORPORT_HARNESS_FAIL    "open", or how many launches succeed before one fails; in the same
+ *                                manner "allocate:N", "allocate_host:N" and "upload:N"
+ *
+ *     TENSORPORT_HARNESS_HOLD    a FIFO: the first allocation waits until somebody has opened it
+ *                                for writing, and closed it
  */
 #include "cuda/device.h"
 
@@ -138,6 +140,9 @@ static void hold(const struct tp_device *device)
 {
     const char *fifo = getenv("TENSORPORT_HARNESS_HOLD");
     int fd = fifo != NULL && device->taken == 0 ? open(fifo, O_RDONLY | O_CLOEXEC) : -1;
+    char byte;
+    while (fd >= 0 && read(fd, &byte, 1) > 0)
+        continue;
     if (fd >= 0)
         close(fd);
 }
