@@ -96,29 +96,38 @@ def every_byte_arrives():
             assert is_near(gpu, cpu), (threads, np.abs(gpu - cpu).max())
 
 
+def with_scales(folder, source, changes):
+    """A view of the checkpoint with scales {(layer, "gate_up" or "down", place): scale}. What has 255, NaN, is in an
+    expert that nobody chooses: the last one."""
+    tensors = read(source)
+    for (layer, part, place), scale in changes.items():
+        mlp = f"model.layers.{layer}.mlp"
+        name = f"{mlp}.experts.{part}_proj_scales"
+        tensors[name] = tensors[name].copy()
+        tensors[name].reshape(-1)[place] = scale
+        if scale == 255:
+            tensors[f"{mlp}.router.bias"] = tensors[f"{mlp}.router.bias"].copy()
+            tensors[f"{mlp}.router.bias"][-1] = -100
+    return write_view(folder, tensors, json.loads((source / "config.json").read_text()))
+
+
 @test
 def the_largest_scale_is_found():
-    """Weights whose exponents an unpacked nibble has no room for: in the first, the last and some other block;
-    beside 255, which is NaN and no scale, in an expert that nobody chooses."""
-    prompt = ("--token-ids", "5,6,7,8", "-n", 1, *GREEDY)
+    """Weights whose exponents an unpacked nibble has no room for: in the first, the last and some other block, and
+    in arrays that no vector divides; and beside 255, which is NaN and no scale."""
     with scratch() as folder:
-        tensors = read(checkpoint("tiny"))
-        config = (checkpoint("tiny") / "config.json").read_text()
-        names = sorted(name for name in tensors if name.endswith("gate_up_proj_scales"))
-        for name, place in zip(names, (0, -1, 1234, 77), strict=True):
-            tensors[name] = tensors[name].copy()
-            tensors[name].reshape(-1)[place] = 136 + place % 3
-        unused = tensors[names[3]].shape[0] - 1
-        router = names[3].replace("experts.gate_up_proj_scales", "router.bias")
-        tensors[router] = tensors[router].copy()
-        tensors[router][unused] = -100
-        tensors[names[3]][unused].reshape(-1)[-1] = 255
-        view = write_view(folder / "view", tensors, json.loads(config))
-        out, cpu = logits_of(view, folder, *prompt, "--backend", "cpu")
-        assert np.isfinite(cpu).all()
-        for tiles in (1, 0):
-            found, gpu = logits_of(view, folder, *prompt, *EXACT, env=harness(tiles=tiles))
-            assert found["tokens"] == out["tokens"] and is_near(gpu, cpu), (tiles, np.abs(gpu - cpu).max())
+        synth(folder, "odd", "--set", "num_local_experts=3", "--set", "num_experts_per_tok=3", "--set", "hidden_size=32",
+              "--set", "intermediate_size=32", "--set", "num_hidden_layers=2")
+        views = (with_scales(folder / "a", checkpoint("tiny"), {(0, "gate_up", 0): 136, (1, "gate_up", -1): 137,
+                                                                (2, "down", 1234): 133, (3, "gate_up", -1): 255}),
+                 with_scales(folder / "b", folder / "odd-checkpoint", {(0, "down", -1): 140}))
+        for view in views:
+            how = ("--token-ids", "5,6,7,8", "-n", 1, *GREEDY)
+            out, cpu = logits_of(view, folder, *how, "--backend", "cpu")
+            assert np.isfinite(cpu).all()
+            for tiles in (1, 0):
+                found, gpu = logits_of(view, folder, *how, *EXACT, env=harness(tiles=tiles))
+                assert found["tokens"] == out["tokens"] and is_near(gpu, cpu), (view, tiles, np.abs(gpu - cpu).max())
 
 
 @test
