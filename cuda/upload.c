@@ -218,6 +218,8 @@ int tp_upload_run(const struct tp_upload *upload, struct tp_error *error)
                                   .lock = PTHREAD_MUTEX_INITIALIZER,
                                   .error = error};
     struct tp_error late = {""};
+    if (upload->see_loaded != NULL)
+        upload->see_loaded(upload->see_context, 0);
     int rc = allocate(&uploading, error);
     if (rc == 0) {
         tp_workers_run(uploading.n_readers, work, &uploading);

@@ -28,8 +28,9 @@ struct tp_backend_options {
      * own: if there is not, open() says so before it reads anything. */
     size_t n_sequences;
 
-    /* Told while open() runs, by any thread, that so many more bytes of the weights were read; may
-     * be NULL. Only of a kind that loads_by_itself. */
+    /* Told while open() runs, by any thread, that so many more bytes of the weights were read; of 0
+     * bytes before the first, when nothing is left but to read them. May be NULL. Only of a kind
+     * that loads_by_itself. */
     void (*see_loaded)(void *context, uint64_t bytes);
     void *see_context;
 };

@@ -40,24 +40,31 @@ static int load(struct tp_weights_view *view, struct tp_error *error)
                                 error);
 }
 
+/* A bar on a terminal, for a backend that loads by itself. */
+struct loading_bar {
+    struct tp_progress *progress; /* NULL until there is something to be seen */
+    uint64_t total;
+};
+
 /* Of struct tp_backend_options. */
-static void show_loaded(void *progress, uint64_t bytes)
+static void show_loaded(void *context, uint64_t bytes)
 {
-    tp_progress_add(progress, bytes);
+    struct loading_bar *bar = context;
+    if (bytes == 0)
+        bar->progress = tp_progress_start(TP_PROGRESS_BAR, "loading", bar->total);
+    else
+        tp_progress_add(bar->progress, bytes);
 }
 
-/* With a bar on a terminal, where it is the backend that loads. */
 static int open_backend(struct tp_runtime *runtime, struct tp_backend_request request,
                         struct tp_error *error)
 {
-    struct tp_progress *progress = NULL;
-    if (runtime->kind->loads_by_itself)
-        progress = tp_progress_start(TP_PROGRESS_BAR, "loading", runtime->view->total_bytes);
-    request.options.see_loaded = progress != NULL ? show_loaded : NULL;
-    request.options.see_context = progress;
+    struct loading_bar bar = {.total = runtime->view->total_bytes};
+    request.options.see_loaded = show_loaded;
+    request.options.see_context = &bar;
     int rc = tp_backend_open(runtime->kind, runtime->model, &request, &runtime->backend,
                              &runtime->options, error);
-    tp_progress_finish(progress);
+    tp_progress_finish(bar.progress);
     return rc;
 }
 

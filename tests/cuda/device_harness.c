@@ -12,8 +12,9 @@
  *     TENSORPORT_HARNESS_FAIL    "open", or how many launches succeed before one fails; in the same
  *                                manner "allocate:N", "allocate_host:N" and "upload:N"
  *
- *     TENSORPORT_HARNESS_HOLD    a FIFO: the first allocation waits until somebody has opened it
- *                                for writing, and closed it
+ *     TENSORPORT_HARNESS_HOLD    a FIFO: the first allocation of the host's memory, which is for
+ *                                loading, waits until somebody has opened it for writing, and
+ *                                closed it
  */
 #include "cuda/device.h"
 
@@ -54,6 +55,7 @@ struct tp_device {
     uint64_t memory_bytes, taken;
     uint64_t seed, launches;
     struct tp_recording *recording; /* in progress */
+    bool was_held;
 
     pthread_mutex_t lock; /* protects the following: what several threads may ask for at once */
     uint64_t left[N_FALLIBLE]; /* how often each will succeed */
@@ -136,11 +138,12 @@ void tp_device_close(struct tp_device *device)
 /* ---- memory ---- */
 
 /* Where a test wants something to happen while weights are loaded. */
-static void hold(const struct tp_device *device)
+static void hold(struct tp_device *device)
 {
     const char *fifo = getenv("TENSORPORT_HARNESS_HOLD");
-    int fd = fifo != NULL && device->taken == 0 ? open(fifo, O_RDONLY | O_CLOEXEC) : -1;
+    int fd = fifo != NULL && !device->was_held ? open(fifo, O_RDONLY | O_CLOEXEC) : -1;
     char byte;
+    device->was_held = true;
     while (fd >= 0 && read(fd, &byte, 1) > 0)
         continue;
     if (fd >= 0)
@@ -161,7 +164,6 @@ static struct header *allocate(size_t bytes)
 int tp_device_allocate(struct tp_device *device, size_t bytes, void **ret_memory,
                        struct tp_error *error)
 {
-    hold(device);
     if (bytes > device->memory_bytes - device->taken || !succeeds(device, ALLOCATE))
         return tp_error_set(error, -ENOMEM,
                             "harness: no memory for %zu bytes: %" PRIu64 " of %" PRIu64 " are free",
@@ -194,6 +196,7 @@ int tp_device_memory_available(struct tp_device *device, uint64_t *ret_bytes,
 int tp_device_allocate_host(struct tp_device *device, size_t bytes, void **ret_memory,
                             struct tp_error *error)
 {
+    hold(device);
     if (!succeeds(device, ALLOCATE_HOST))
         return tp_error_set(error, -ENOMEM, "harness: cannot lock %zu bytes of the host's memory",
                             bytes);

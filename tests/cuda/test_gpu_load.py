@@ -163,7 +163,7 @@ def on_terminal(*arguments, env, go_on=None):
 
 
 class Held:
-    """A device that waits in its first allocation until told to go on."""
+    """A device that waits before it is given anything until told to go on."""
 
     def __init__(self, folder):
         self.fifo = folder / "hold"
