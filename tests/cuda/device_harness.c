@@ -59,7 +59,8 @@ struct tp_device {
 
     pthread_mutex_t lock; /* protects the following: what several threads may ask for at once */
     uint64_t left[N_FALLIBLE]; /* how often each will succeed */
-    bool failed;
+    bool failed;               /* with the error `failure`, and so does all that follows */
+    struct tp_error failure;
     struct header *host; /* all of the host's memory that copies can use later */
     struct copy *copies, **last;
     uint64_t n_asked, n_made; /* copies so far */
@@ -236,7 +237,7 @@ void tp_device_free_host(struct tp_device *device, void *memory)
 
 static int check(const struct tp_device *device, struct tp_error *error)
 {
-    return device->failed ? tp_error_set(error, -EIO, "harness: the device has failed") : 0;
+    return device->failed ? tp_error_set(error, -EIO, "%s", device->failure.text) : 0;
 }
 
 static bool is_host(const struct tp_device *device, const void *memory)
@@ -268,7 +269,8 @@ static int make_copies(struct tp_device *device, uint64_t n, struct tp_error *er
         struct copy *copy = device->copies;
         if (rc == 0 && copy->fails) {
             device->failed = true;
-            rc = tp_error_set(error, -EIO, "harness: an error in a copy, as was asked for");
+            tp_error_set(&device->failure, -EIO, "harness: an error in a copy, as was asked for");
+            rc = check(device, error);
         }
         if (rc == 0)
             memcpy(copy->target, copy->source, copy->bytes);
@@ -399,11 +401,12 @@ static int run(struct tp_device *device, const struct tp_launch *launch, struct 
     device->launches++;
     if (!succeeds(device, LAUNCH)) {
         device->failed = true;
-        return tp_error_set(error, -EIO, "harness: an error in a kernel, as was asked for");
+        tp_error_set(&device->failure, -EIO, "harness: an error in a kernel, as was asked for");
+        return check(device, error);
     }
-    int rc = tp_grid_run(&grid, error);
+    int rc = tp_grid_run(&grid, &device->failure);
     device->failed = rc < 0;
-    return rc;
+    return rc < 0 ? tp_error_set(error, rc, "%s", device->failure.text) : 0;
 }
 
 int tp_device_launch(struct tp_device *device, const struct tp_launch *launch,
