@@ -329,17 +329,16 @@ def a_session_goes_on_with_the_same_bits():
 
 @test
 def either_backend_goes_on_with_the_other_s_session():
+    """Beyond the rings, which are not of one size."""
     with scratch() as folder:
-        for name, n in (("tiny", 140), ("mistral", 80)):
-            view = packed(name, folder)
-            files = folder / "cpu-session", folder / "gpu-session"
-            cpu = session("save", view, files[0], n, "f32", 512, plugin=False)
-            gpu = session("save", view, files[1], n, "f32", 8)
-            assert is_near(gpu, cpu)
-            for found in (session("load", view, files[0], n + 60, "f32", 8),
-                          session("load", view, files[1], n + 60, "f32", 512, plugin=False)):
-                assert is_near(found, cpu), (name, np.abs(found - cpu).max())
-                assert (found.argmax(1) == cpu.argmax(1)).all(), name
+        view, n = packed("tiny", folder), 140
+        files = folder / "cpu-session", folder / "gpu-session"
+        cpu = session("save", view, files[0], n, "f32", 512, plugin=False)
+        gpu = session("save", view, files[1], n, "f32", 8)
+        assert is_near(gpu, cpu)
+        for found in (session("load", view, files[0], n + 60, "f32", 8),
+                      session("load", view, files[1], n + 60, "f32", 512, plugin=False)):
+            assert is_near(found, cpu) and (found.argmax(1) == cpu.argmax(1)).all(), np.abs(found - cpu).max()
 
 
 def chat(view, *lines, backend, status=0):
