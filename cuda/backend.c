@@ -11,11 +11,11 @@
 #include "cuda/few_stages.h"
 #include "cuda/many_stages.h"
 #include "cuda/peaks.h"
+#include "cuda/plan.h"
 #include "cuda/sequence.h"
 #include "cuda/shown.h"
 #include "cuda/stage_times.h"
 #include "cuda/weights.h"
-#include "fs/base/amount.h"
 
 /* Inputs of steps that the device may not have read yet. */
 enum { N_INPUTS = 16 };
@@ -52,16 +52,17 @@ struct tp_backend {
 
 static void cuda_close(struct tp_backend *cuda)
 {
-    for (size_t i = 0; i < cuda->n_recorded; i++)
-        tp_device_recording_free(cuda->device, cuda->recorded[i].recording);
-    free(cuda->recorded);
     if (cuda->device != NULL) {
+        (void)tp_device_wait(cuda->device, NULL); /* nothing is read any more */
+        for (size_t i = 0; i < cuda->n_recorded; i++)
+            tp_device_recording_free(cuda->device, cuda->recorded[i].recording);
         tp_device_free(cuda->device, cuda->memory);
         tp_gpu_weights_free(cuda->device, &cuda->weights);
         tp_device_free_host(cuda->device, cuda->inputs);
         tp_device_free_host(cuda->device, cuda->logits);
         tp_device_close(cuda->device);
     }
+    free(cuda->recorded);
     free(cuda);
 }
 
@@ -85,6 +86,29 @@ static int check_model(const struct tp_model *model, const struct tp_backend_opt
     return 0;
 }
 
+/* What is larger than a device's blocks and grids. */
+static int check_kernels(const struct tp_backend *cuda, struct tp_error *error)
+{
+    enum { GRID_MAX = 65535, GROUPS_MAX = TP_PARTS_MAX };
+    const struct tp_model_config *c = &cuda->model->config;
+    size_t has = cuda->facts.shared_bytes_max;
+    size_t heads =
+        tp_attend_shared_bytes((uint32_t)(c->n_heads / c->n_kv_heads), (uint32_t)c->head_dim);
+    size_t experts = tp_few_shared_bytes(GROUPS_MAX, TP_FEW, (uint32_t)c->n_experts);
+    if (heads > has || experts > has)
+        return tp_error_set(error, -EOPNOTSUPP,
+                            "%s: a block has %zu bytes of memory, %s take %zu; give --backend cpu",
+                            cuda->facts.name, has,
+                            heads > has ? "a key's heads and their size" : "so many experts",
+                            heads > has ? heads : experts);
+    if (c->n_kv_heads > GRID_MAX || cuda->few.context / TP_GPU_KEY_SPLIT + 2 > GRID_MAX)
+        return tp_error_set(error, -EOPNOTSUPP,
+                            "%s: expected a context below %d tokens, found %zu; give a smaller "
+                            "--context",
+                            cuda->facts.name, (GRID_MAX - 2) * TP_GPU_KEY_SPLIT, cuda->few.context);
+    return 0;
+}
+
 static size_t window_of(const struct tp_model_config *config)
 {
     size_t window = 0;
@@ -102,10 +126,12 @@ static void take_stages(struct tp_backend *cuda, struct tp_arena *arena)
         tp_many_stages_take(&cuda->many, arena);
 }
 
-static uint64_t stage_bytes_of(const struct tp_backend *cuda)
+/* Of a tp_memory_plan. */
+static uint64_t workspace_bytes(const void *owner, size_t context)
 {
-    struct tp_backend counted = *cuda;
+    struct tp_backend counted = *(const struct tp_backend *)owner;
     struct tp_arena arena = {NULL, 0};
+    counted.few.context = context;
     take_stages(&counted, &arena);
     return arena.bytes;
 }
@@ -113,18 +139,17 @@ static uint64_t stage_bytes_of(const struct tp_backend *cuda)
 /* Told in advance. */
 static int check_memory(const struct tp_backend *cuda, struct tp_error *error)
 {
-    char weights[TP_AMOUNT_MAX], workspace[TP_AMOUNT_MAX], has[TP_AMOUNT_MAX];
-    uint64_t weight_bytes = tp_gpu_weights_bytes(cuda->model);
-    uint64_t stage_bytes = stage_bytes_of(cuda);
-    if (weight_bytes + stage_bytes <= cuda->facts.memory_available)
-        return 0;
-    tp_format_bytes((double)weight_bytes, weights);
-    tp_format_bytes((double)stage_bytes, workspace);
-    tp_format_bytes((double)cuda->facts.memory_available, has);
-    return tp_error_set(error, -ENOMEM,
-                        "%s: the weights take %s and the workspace %s, %s are free; give a smaller "
-                        "--context, or --backend cpu",
-                        cuda->facts.name, weights, workspace, has);
+    const struct tp_memory_plan plan = {
+        .device = cuda->facts.name,
+        .available = cuda->facts.memory_available,
+        .weights = tp_gpu_weights_bytes(cuda->model),
+        .cache = &cuda->plan,
+        .context = cuda->plan.context_max,
+        .n_sequences = cuda->options.n_sequences,
+        .workspace_bytes = workspace_bytes,
+        .owner = cuda,
+    };
+    return tp_memory_plan_check(&plan, error);
 }
 
 static int allocate_host(struct tp_backend *cuda, struct tp_error *error)
@@ -146,10 +171,12 @@ static void describe(struct tp_backend *cuda)
 {
     const struct tp_model_config *c = &cuda->model->config;
     bool rounds = cuda->options.bf16_activations;
+    size_t context = cuda->options.context > 0 ? cuda->options.context : c->context;
     size_t step_max = cuda->options.step_max > TP_FEW ? cuda->options.step_max : TP_FEW;
     cuda->plan = (struct tp_cache_plan){.device = cuda->device,
                                         .config = c,
                                         .ring_capacity = window_of(c) + step_max,
+                                        .context_max = context,
                                         .bf16 = cuda->options.bf16_cache};
     cuda->of = (struct tp_step_model){.device = cuda->device,
                                       .facts = &cuda->facts,
@@ -157,7 +184,7 @@ static void describe(struct tp_backend *cuda)
                                       .weights = &cuda->weights,
                                       .plan = &cuda->plan};
     cuda->few = (struct tp_few_stages){
-        .of = &cuda->of, .n_parts = rounds ? 1 : TP_PARTS_MAX, .context = c->context};
+        .of = &cuda->of, .n_parts = rounds ? 1 : TP_PARTS_MAX, .context = context};
     cuda->many = (struct tp_many_stages){
         .of = &cuda->of,
         .few = &cuda->few,
@@ -172,11 +199,11 @@ static void describe(struct tp_backend *cuda)
 /* Cleared: padding of columns and counters of arrivals stay zeros. */
 static int allocate_stages(struct tp_backend *cuda, struct tp_error *error)
 {
-    uint64_t bytes = stage_bytes_of(cuda);
+    uint64_t bytes = workspace_bytes(cuda, cuda->few.context);
     struct tp_arena arena = {NULL, 0};
     int rc = tp_device_allocate(cuda->device, bytes, &cuda->memory, error);
     if (rc < 0)
-        return rc;
+        return tp_error_prefix(error, rc, "the workspace");
     arena.memory = cuda->memory;
     take_stages(cuda, &arena);
     return tp_device_zero(cuda->device, cuda->memory, bytes, error);
@@ -190,9 +217,11 @@ static int open_all(struct tp_backend *cuda, struct tp_error *error)
     if (rc < 0)
         return rc;
     describe(cuda);
-    rc = check_memory(cuda, error);
+    rc = check_kernels(cuda, error);
     if (rc == 0)
-        rc = tp_gpu_weights_load(cuda->device, cuda->model, &cuda->weights, error);
+        rc = check_memory(cuda, error);
+    if (rc == 0)
+        rc = tp_gpu_weights_load(cuda->device, cuda->model, &cuda->options, &cuda->weights, error);
     if (rc == 0)
         rc = allocate_stages(cuda, error);
     return rc < 0 ? rc : allocate_host(cuda, error);
@@ -421,8 +450,8 @@ static int cuda_step(struct tp_backend *cuda, const struct tp_step_item *items, 
 
 static uint64_t cuda_memory_available(const struct tp_backend *cuda)
 {
-    uint64_t taken = cuda->weights.bytes + stage_bytes_of(cuda);
-    return taken < cuda->facts.memory_available ? cuda->facts.memory_available - taken : 0;
+    uint64_t bytes;
+    return tp_device_memory_available(cuda->device, &bytes, NULL) == 0 ? bytes : 0;
 }
 
 static int cuda_sequence_bytes(const struct tp_backend *cuda, size_t context, uint64_t *ret_bytes)
@@ -492,6 +521,7 @@ const struct tp_backend_kind tp_backend_cuda = {
     .name = "cuda",
     .bf16_cache_by_default = true,
     .bf16_prompts_by_default = true,
+    .loads_by_itself = true,
     .open = cuda_open,
     .close = cuda_close,
     .memory_available = cuda_memory_available,

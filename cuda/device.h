@@ -23,7 +23,7 @@ struct tp_device_facts {
     size_t n_multiprocessors;  /* blocks that run at the same time, at least */
     size_t shared_bytes_max;   /* of one block */
     uint64_t memory_bytes;     /* all of it */
-    uint64_t memory_available; /* when the device was opened */
+    uint64_t memory_available; /* for allocations, when the device was opened */
 };
 
 /* The address of a kernel: a function of kernels.h. */
@@ -41,7 +41,8 @@ struct tp_launch {
 
 /* Every function but close and free returns 0 or a negative errno with a message: -ENODEV when
  * there is no device, no driver, or one that is too old; -ENOMEM when it has no room; -EIO when it
- * failed. A device that has failed once fails from then on. */
+ * failed. A device that has failed once fails from then on. One thread at a time, but where it says
+ * otherwise. */
 
 /* The first device, or the one that CUDA_VISIBLE_DEVICES makes the first. */
 int tp_device_open(struct tp_device **ret_device, struct tp_device_facts *ret_facts,
@@ -55,6 +56,10 @@ int tp_device_allocate(struct tp_device *device, size_t bytes, void **ret_memory
                        struct tp_error *error);
 void tp_device_free(struct tp_device *device, void *memory);
 
+/* Bytes that allocations can have now. */
+int tp_device_memory_available(struct tp_device *device, uint64_t *ret_bytes,
+                               struct tp_error *error);
+
 /* Memory of the host that copies can use while it is read or written elsewhere. */
 int tp_device_allocate_host(struct tp_device *device, size_t bytes, void **ret_memory,
                             struct tp_error *error);
@@ -62,7 +67,7 @@ void tp_device_free_host(struct tp_device *device, void *memory);
 
 /* In the order of the stream. `source` or `target` on the host must stay until a wait, unless it is
  * no memory of tp_device_allocate_host(): then the call itself waits until it was read or written.
- */
+ * Several threads may upload at once. */
 int tp_device_upload(struct tp_device *device, void *target, const void *source, size_t bytes,
                      struct tp_error *error);
 int tp_device_download(struct tp_device *device, void *target, const void *source, size_t bytes,
@@ -74,6 +79,18 @@ int tp_device_launch(struct tp_device *device, const struct tp_launch *launch,
 
 /* Until all work is done. What a kernel did wrong is told here at the latest. */
 int tp_device_wait(struct tp_device *device, struct tp_error *error);
+
+/* A point of the stream: what was asked for before tp_device_mark_set() is done when
+ * tp_device_mark_wait() returns; at once, if it was never set. Threads may set and wait for marks
+ * of their own at once. */
+struct tp_device_mark;
+int tp_device_mark_new(struct tp_device *device, struct tp_device_mark **ret_mark,
+                       struct tp_error *error);
+void tp_device_mark_free(struct tp_device *device, struct tp_device_mark *mark);
+int tp_device_mark_set(struct tp_device *device, struct tp_device_mark *mark,
+                       struct tp_error *error);
+int tp_device_mark_wait(struct tp_device *device, struct tp_device_mark *mark,
+                        struct tp_error *error);
 
 /* Launches between begin and end are not made but recorded, and made together by replay, with the
  * arguments that they had. One recording at a time; memory must not be allocated meanwhile. */

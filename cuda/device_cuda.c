@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,17 +14,22 @@ enum {
     ARCHITECTURE_WITH_TILES = 80,
     ARCHITECTURE_WITH_DEPENDENT_LAUNCH = 90,
     SHARED_BYTES_ALWAYS = 48 << 10, /* a kernel gets more only if it asks before */
+    MEMORY_KEPT = 64 << 20,         /* for kernels' code, which is loaded later, and for graphs */
 };
 
 struct tp_device {
     struct tp_device_facts facts;
     cudaStream_t stream;
-    cudaError_t fault; /* the first: all that follows fails with it */
+    _Atomic(cudaError_t) fault; /* all that follows fails with it; any thread may meet it */
     bool recording;
 };
 
 struct tp_recording {
     cudaGraphExec_t graph;
+};
+
+struct tp_device_mark {
+    cudaEvent_t event;
 };
 
 struct tp_device_clock {
@@ -84,7 +90,7 @@ static int read_facts(struct tp_device_facts *facts, struct tp_error *error)
         .n_multiprocessors = (size_t)properties.multiProcessorCount,
         .shared_bytes_max = properties.sharedMemPerBlockOptin,
         .memory_bytes = all,
-        .memory_available = available,
+        .memory_available = available > MEMORY_KEPT ? available - MEMORY_KEPT : 0,
     };
     snprintf(facts->name, sizeof facts->name, "%s", properties.name);
     if (architecture < ARCHITECTURE_MIN)
@@ -161,6 +167,18 @@ void tp_device_free(struct tp_device *device, void *memory)
 {
     (void)device;
     cudaFree(memory);
+}
+
+int tp_device_memory_available(struct tp_device *device, uint64_t *ret_bytes,
+                               struct tp_error *error)
+{
+    size_t available, all;
+    int rc = check(device, error);
+    if (rc == 0)
+        rc = judge(device, cudaMemGetInfo(&available, &all), "ask for its memory", error);
+    if (rc == 0)
+        *ret_bytes = available > MEMORY_KEPT ? available - MEMORY_KEPT : 0;
+    return rc;
 }
 
 int tp_device_allocate_host(struct tp_device *device, size_t bytes, void **ret_memory,
@@ -245,6 +263,47 @@ int tp_device_wait(struct tp_device *device, struct tp_error *error)
     int rc = check(device, error);
     return rc < 0 ? rc
                   : judge(device, cudaStreamSynchronize(device->stream), "finish a kernel", error);
+}
+
+/* ---- marks: events ---- */
+
+int tp_device_mark_new(struct tp_device *device, struct tp_device_mark **ret_mark,
+                       struct tp_error *error)
+{
+    struct tp_device_mark *mark = calloc(1, sizeof *mark);
+    if (mark == NULL)
+        return tp_error_set(error, -ENOMEM, "out of memory");
+    unsigned how = cudaEventDisableTiming | cudaEventBlockingSync; /* waits without spinning */
+    int rc = judge(device, cudaEventCreateWithFlags(&mark->event, how), "mark its work", error);
+    if (rc < 0)
+        free(mark);
+    else
+        *ret_mark = mark;
+    return rc;
+}
+
+void tp_device_mark_free(struct tp_device *device, struct tp_device_mark *mark)
+{
+    (void)device;
+    if (mark != NULL)
+        cudaEventDestroy(mark->event);
+    free(mark);
+}
+
+int tp_device_mark_set(struct tp_device *device, struct tp_device_mark *mark,
+                       struct tp_error *error)
+{
+    int rc = check(device, error);
+    return rc < 0 ? rc
+                  : judge(device, cudaEventRecord(mark->event, device->stream), "mark its work",
+                          error);
+}
+
+int tp_device_mark_wait(struct tp_device *device, struct tp_device_mark *mark,
+                        struct tp_error *error)
+{
+    int rc = check(device, error);
+    return rc < 0 ? rc : judge(device, cudaEventSynchronize(mark->event), "finish a copy", error);
 }
 
 /* ---- recordings: graphs ---- */

@@ -19,10 +19,12 @@ cuda_header_files = \
 	cuda/many_tile.cuh \
 	cuda/numbers.cuh \
 	cuda/peaks.h \
+	cuda/plan.h \
 	cuda/sequence.h \
 	cuda/shown.h \
 	cuda/stage_times.h \
 	cuda/step.h \
+	cuda/upload.h \
 	cuda/weights.h
 
 # The host's side, without the device: the tests have one of their own.
@@ -31,13 +33,16 @@ cuda_host_files = \
 	cuda/few_stages.c \
 	cuda/many_stages.c \
 	cuda/peaks.c \
+	cuda/plan.c \
 	cuda/sequence.c \
 	cuda/shown.c \
 	cuda/stage_times.c \
 	cuda/step.c \
+	cuda/upload.c \
 	cuda/weights.c \
 	decode/error.c \
 	fs/base/amount.c \
+	fs/base/workers.c \
 	infer/model/held.c \
 	infer/model/rope.c
 cuda_host_flags = $(AM_CFLAGS) -fPIC -fvisibility=hidden -ffp-contract=off

@@ -17,9 +17,21 @@ static size_t tiles_of(size_t n, size_t tile)
     return (n + tile - 1) / tile;
 }
 
+static bool blocks_have_room(const struct tp_model_config *c, const struct tp_device_facts *facts)
+{
+    size_t attends = tp_many_attend_shared_bytes(1, (uint32_t)(c->n_heads / c->n_kv_heads),
+                                                 (uint32_t)c->head_dim);
+    size_t multiplies = tp_many_shared_bytes(TP_MATRIX_BF16, TP_PARTS_MAX);
+    size_t routes = c->hidden_size * sizeof(float), sorts = c->n_experts * sizeof(uint32_t);
+    size_t has = facts->shared_bytes_max;
+    return attends <= has && multiplies <= has && routes <= has && sorts <= has;
+}
+
 bool tp_many_stages_can(const struct tp_step_model *of)
 {
     const struct tp_model *model = of->model;
+    if (!blocks_have_room(&model->config, of->facts))
+        return false;
     for (size_t i = 0; i < model->config.n_layers; i++) {
         const struct tp_model_layer *l = &model->layers[i];
         bool is_dense = model->config.n_experts == 0;

@@ -18,7 +18,8 @@ struct tp_many_stages {
     struct tp_slots slots;
 };
 
-/* Whether a model can be computed so: all its matrices go through tensor cores. */
+/* Whether a model can be computed so: all its matrices go through tensor cores, and blocks have the
+ * memory for its shapes. */
 bool tp_many_stages_can(const struct tp_step_model *of);
 
 /* As tp_few_stages_take(); the first five fields are set. */

@@ -60,6 +60,11 @@ int tp_gpu_sequence_new(const struct tp_cache_plan *plan, size_t context,
 {
     uint64_t bytes;
     void *memory = NULL;
+    if (context > plan->context_max)
+        return tp_error_set(error, -EINVAL,
+                            "a context of %zu tokens: the GPU's workspace was made for %zu; give "
+                            "--context %zu",
+                            context, plan->context_max, context);
     if (tp_gpu_sequence_bytes(plan, context, &bytes) < 0)
         return tp_error_set(error, -EOVERFLOW, "a context of %zu tokens is too long", context);
     struct tp_sequence *sequence = calloc(1, sizeof *sequence);
@@ -75,7 +80,7 @@ int tp_gpu_sequence_new(const struct tp_cache_plan *plan, size_t context,
     int rc = tp_device_allocate(plan->device, bytes > 0 ? bytes : 1, &memory, error);
     sequence->memory = memory;
     if (rc < 0) {
-        tp_error_format_prefix(error, "keys and values of %zu tokens: ", context);
+        tp_error_format_prefix(error, "keys and values of %zu tokens", context);
         tp_gpu_sequence_free(sequence);
         return rc;
     }

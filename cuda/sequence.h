@@ -16,6 +16,7 @@ struct tp_cache_plan {
     struct tp_device *device;
     const struct tp_model_config *config;
     size_t ring_capacity; /* of layers with a window, which is the same for all of them */
+    size_t context_max;   /* tokens of a sequence: what the workspace is made for */
     bool bf16;
 };
 

@@ -339,9 +339,11 @@ int tp_stage_times(struct tp_few_stages *stages, void *input, size_t n, size_t d
     if (n < 1 || n > TP_FEW)
         return tp_error_set(error, -EINVAL, "stages take 1 to %d tokens together, found %zu",
                             TP_FEW, n);
-    if (depth >= stages->context)
+    size_t most = stages->of->model->config.context;
+    most = stages->context < most ? stages->context : most;
+    if (depth >= most)
         return tp_error_set(error, -ENOSPC, "a depth of %zu tokens: the model has room for %zu",
-                            depth, stages->context);
+                            depth, most);
     int rc = make_sequences(&m);
     if (rc == 0)
         rc = upload_inputs(&m);

@@ -6,6 +6,7 @@
 
 #include "cuda/device.h"
 #include "cuda/kernels.h"
+#include "infer/backend.h"
 #include "infer/model/model.h"
 
 /* As struct tp_model_layer; what the model has none of is NULL or has no values. */
@@ -32,9 +33,10 @@ struct tp_gpu_weights {
 /* Bytes that the weights take there. */
 uint64_t tp_gpu_weights_bytes(const struct tp_model *model);
 
-/* Copies them, in the types that they have. -ENOMEM and what a device fails with, with a message;
- * -EOPNOTSUPP for a type that no kernel reads. */
+/* Copies them, in the types that they have; of the options the number of threads and who is told of
+ * progress count. -ENOMEM and what a device fails with, with a message. */
 int tp_gpu_weights_load(struct tp_device *device, const struct tp_model *model,
+                        const struct tp_backend_options *options,
                         struct tp_gpu_weights *ret_weights, struct tp_error *error);
 void tp_gpu_weights_free(struct tp_device *device, struct tp_gpu_weights *weights);
 

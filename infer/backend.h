@@ -24,6 +24,17 @@ struct tp_backend_options {
     bool bf16_cache;   /* keys and values */
     bool int8_dense;   /* dense matrices in 8 bits, in memory of the backend's own */
     size_t step_max;   /* tokens of all sequences in one step, at least 1 */
+    size_t context;    /* tokens that a sequence may have at most; 0: as many as the model allows */
+
+    /* Sequences of that context that there must be memory for, where a backend has memory of its
+     * own: if there is not, open() says so before it reads anything. */
+    size_t n_sequences;
+
+    /* Told while open() runs, by any thread, that so many more bytes of the weights were read; of 0
+     * bytes before the first, when nothing is left but to read them. May be NULL. Only of a kind
+     * that loads_by_itself. */
+    void (*see_loaded)(void *context, uint64_t bytes);
+    void *see_context;
 };
 
 /* What a sequence leaves behind: its keys and values. */
@@ -93,9 +104,10 @@ struct tp_backend_kind {
     /* Options of those names where nobody asked. */
     bool bf16_cache_by_default, bf16_prompts_by_default;
     bool same_bits_in_any_steps; /* see above */
+    bool loads_by_itself; /* open() reads every weight, once: nobody need bring them into memory */
 
-    /* `model` must outlive it. -ENOMEM, what threads cost, and -EDOM when int8_dense meets a weight
-     * that is not finite; with a message. */
+    /* `model` must outlive it. -ENOMEM, what threads cost, what a device fails with, and -EDOM when
+     * int8_dense meets a weight that is not finite; with a message. */
     int (*open)(const struct tp_model *model, const struct tp_backend_options *options,
                 struct tp_backend **ret_backend, struct tp_error *error);
     void (*close)(struct tp_backend *backend);
@@ -103,7 +115,8 @@ struct tp_backend_kind {
     /* Bytes that all sequences to come can have together. NULL: the machine's memory. */
     uint64_t (*memory_available)(const struct tp_backend *backend);
 
-    /* Bytes that a sequence of so many tokens at most will take, and an empty one. */
+    /* Bytes that a sequence of so many tokens at most will take, and an empty one. -EINVAL with a
+     * message for more tokens than options.context, where that matters. */
     int (*sequence_bytes)(const struct tp_backend *backend, size_t context, uint64_t *ret_bytes);
     int (*sequence_new)(struct tp_backend *backend, size_t context,
                         struct tp_sequence **ret_sequence, struct tp_error *error);

@@ -62,9 +62,39 @@ static int find_cuda(const struct tp_backend_kind **ret_kind, struct tp_error *e
     return 0;
 }
 
-static int open_as(const struct tp_backend_kind *kind, const struct tp_model *model,
-                   const struct tp_backend_request *request, struct tp_backend **ret_backend,
-                   struct tp_backend_options *ret_options, struct tp_error *error)
+/* There is no GPU, as opposed to one that cannot be used. */
+static bool is_absent(int rc)
+{
+    return rc == -ENOENT || rc == -ENODEV;
+}
+
+bool tp_backend_falls_back(const struct tp_backend_request *request,
+                           const struct tp_backend_kind *kind, int rc, struct tp_error *error)
+{
+    if (request->choice == TP_CHOOSE_CUDA || kind == &tp_backend_cpu)
+        return false;
+    if (request->choice == TP_CHOOSE_AUTO || !is_absent(rc))
+        fprintf(stderr, "tpinfer: computing on the CPU: %s\n", error->text);
+    error->text[0] = '\0';
+    return true;
+}
+
+int tp_backend_find(const struct tp_backend_request *request,
+                    const struct tp_backend_kind **ret_kind, struct tp_error *error)
+{
+    const struct tp_backend_kind *kind = &tp_backend_cpu;
+    if (request->choice != TP_CHOOSE_CPU) {
+        int rc = find_cuda(&kind, error);
+        if (rc < 0 && !tp_backend_falls_back(request, NULL, rc, error))
+            return rc;
+    }
+    *ret_kind = kind;
+    return 0;
+}
+
+int tp_backend_open(const struct tp_backend_kind *kind, const struct tp_model *model,
+                    const struct tp_backend_request *request, struct tp_backend **ret_backend,
+                    struct tp_backend_options *ret_options, struct tp_error *error)
 {
     struct tp_backend_options options = request->options;
     if (!request->cache_given)
@@ -72,35 +102,9 @@ static int open_as(const struct tp_backend_kind *kind, const struct tp_model *mo
     if (!request->activations_given)
         options.bf16_prompts = kind->bf16_prompts_by_default;
     int rc = kind->open(model, &options, ret_backend, error);
+    options.see_loaded = NULL; /* whoever listened need not stay */
+    options.see_context = NULL;
     if (rc == 0)
         *ret_options = options;
     return rc;
-}
-
-/* There is no GPU, as opposed to one that cannot be used. */
-static bool is_absent(int rc)
-{
-    return rc == -ENOENT || rc == -ENODEV;
-}
-
-int tp_backend_choose(const struct tp_model *model, const struct tp_backend_request *request,
-                      const struct tp_backend_kind **ret_kind, struct tp_backend **ret_backend,
-                      struct tp_backend_options *ret_options, struct tp_error *error)
-{
-    const struct tp_backend_kind *kind = NULL;
-    int rc = 0;
-    if (request->choice != TP_CHOOSE_CPU) {
-        rc = find_cuda(&kind, error);
-        if (rc == 0)
-            rc = open_as(kind, model, request, ret_backend, ret_options, error);
-        if (rc == 0 || request->choice == TP_CHOOSE_CUDA) {
-            *ret_kind = kind;
-            return rc;
-        }
-        if (request->choice == TP_CHOOSE_AUTO || !is_absent(rc))
-            fprintf(stderr, "tpinfer: computing on the CPU: %s\n", error->text);
-        error->text[0] = '\0';
-    }
-    *ret_kind = &tp_backend_cpu;
-    return open_as(&tp_backend_cpu, model, request, ret_backend, ret_options, error);
 }

@@ -25,11 +25,20 @@ struct tp_backend_request {
     bool cache_given, activations_given;
 };
 
-/* A backend that is open, and the options that it was opened with. Under auto, when there is a GPU
- * that cannot be used, one line on standard error says why and the CPU computes. Errors with a
- * message. */
-int tp_backend_choose(const struct tp_model *model, const struct tp_backend_request *request,
-                      const struct tp_backend_kind **ret_kind, struct tp_backend **ret_backend,
-                      struct tp_backend_options *ret_options, struct tp_error *error);
+/* What is to compute: the GPU where its plugin can be opened, which does not say yet that there is
+ * one; the CPU otherwise. Errors with a message. */
+int tp_backend_find(const struct tp_backend_request *request,
+                    const struct tp_backend_kind **ret_kind, struct tp_error *error);
+
+/* Opens it; and the options that it was opened with. Errors with a message. */
+int tp_backend_open(const struct tp_backend_kind *kind, const struct tp_model *model,
+                    const struct tp_backend_request *request, struct tp_backend **ret_backend,
+                    struct tp_backend_options *ret_options, struct tp_error *error);
+
+/* Whether the CPU is to compute after `rc` of opening the other kind. Where there is a GPU that
+ * cannot be used, or "auto" was asked for, a line on standard error says why; `error` is empty
+ * then. */
+bool tp_backend_falls_back(const struct tp_backend_request *request,
+                           const struct tp_backend_kind *kind, int rc, struct tp_error *error);
 
 #endif

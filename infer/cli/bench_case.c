@@ -24,15 +24,16 @@ int tp_bench_case_check(const struct tp_bench_case *what, const struct tp_bench_
     size_t needed = tp_bench_case_context(what, settings);
     size_t room = settings->context > 0 ? settings->context : model->config.context;
     char needs[TP_AMOUNT_MAX], has[TP_AMOUNT_MAX];
-    const char *of = runtime->kind->memory_available != NULL ? " of the GPU's memory" : "";
-    uint64_t bytes, available = runtime->kind->memory_available != NULL
-                                    ? runtime->kind->memory_available(runtime->backend)
+    const struct tp_backend_kind *kind = runtime->kind;
+    const char *of = kind->memory_available != NULL ? " of the GPU's memory" : "";
+    uint64_t bytes, available = kind->memory_available != NULL
+                                    ? kind->memory_available(runtime->backend)
                                     : tp_memory_available();
     if (needed > room)
         return tp_error_set(error, -ENOSPC, "%s needs a context of %zu tokens, %s %zu",
                             tp_bench_kind_names[what->kind], needed,
                             settings->context > 0 ? "--context is" : "the model has", room);
-    int rc = tp_batch_bytes(runtime->kind, runtime->backend, model, what->n, needed, &bytes);
+    int rc = tp_batch_bytes(kind, runtime->backend, model, what->n, needed, &bytes);
     if (rc < 0)
         return tp_error_set(error, rc, "%zu texts of %zu tokens are too many", what->n, needed);
     if (bytes <= available)

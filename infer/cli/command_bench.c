@@ -420,10 +420,27 @@ static int measure_first_token(struct command *command, double start, struct tp_
     return rc;
 }
 
+/* Tokens of the longest text; of prompts in a file nobody knows yet. */
+static size_t longest_text(const struct command *command)
+{
+    const struct list *lengths = &command->prompt_lengths, *depths = &command->depths;
+    size_t longest = 1;
+    if (command->prompts != NULL)
+        return SIZE_MAX;
+    for (size_t i = 0; i < lengths->n; i++)
+        longest = lengths->values[i] > longest ? lengths->values[i] : longest;
+    for (size_t i = 0; i < depths->n; i++) {
+        size_t length = depths->values[i] + command->settings.tokens;
+        longest = length > longest ? length : longest;
+    }
+    return longest;
+}
+
 static int open_all(struct command *command, const char *path, struct tp_error *error)
 {
     struct tp_runtime *runtime = &command->runtime;
     double start = tp_clock_seconds();
+    command->engine.context_max = longest_text(command);
     int rc = tp_runtime_open(runtime, path, &command->engine, command->prompts != NULL, error);
     if (rc == 0)
         rc = measure_first_token(command, start, error);

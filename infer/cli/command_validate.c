@@ -281,6 +281,7 @@ static int open_plain(struct command *command, struct tp_error *error)
                                         .pin = command->engine.pin,
                                         .step_max = command->engine.step_max};
     struct tp_backend_options how = tp_engine_arguments_request(&plain).options;
+    how.context = command->runtime.options.context;
     command->plain_kind = command->against_cpu ? &tp_backend_cpu : command->runtime.kind;
     return command->plain_kind->open(command->runtime.model, &how, &command->plain, error);
 }
@@ -300,6 +301,7 @@ static struct tp_judge judge_of(struct command *command)
 static int run(struct command *command, char **arguments, struct tp_error *error)
 {
     struct tp_runtime *runtime = &command->runtime;
+    command->engine.context_max = SIZE_MAX; /* of each case its own */
     int rc = tp_goldens_open(arguments[1], &command->goldens, error);
     if (rc == 0)
         rc = tp_runtime_open(runtime, arguments[0], &command->engine, false, error);

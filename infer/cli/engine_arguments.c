@@ -88,3 +88,14 @@ size_t tp_engine_arguments_context(const struct tp_engine_arguments *arguments,
         return arguments->context;
     return config->context < CONTEXT_DEFAULT ? config->context : (size_t)CONTEXT_DEFAULT;
 }
+
+void tp_engine_arguments_plan(const struct tp_engine_arguments *arguments,
+                              const struct tp_model_config *config,
+                              struct tp_backend_options *options)
+{
+    size_t most = arguments->context_max;
+    options->context = tp_engine_arguments_context(arguments, config);
+    options->n_sequences = most == 0;
+    if (most > 0 && arguments->context == 0)
+        options->context = most < SIZE_MAX ? most : config->context;
+}

@@ -36,6 +36,10 @@ struct tp_engine_arguments {
     bool cache_given, activations_given; /* somebody asked for these */
     enum tp_backend_choice backend;
     size_t step_max; /* tokens in one step; 0: TP_STEP_MAX */
+
+    /* Where sessions are of other sizes than --context, that of the largest; or SIZE_MAX: what the
+     * model allows. 0: there is one session, as --context says. */
+    size_t context_max;
 };
 
 /* Takes the option if it is one of the table's. 0, or -EINVAL with a message. */
@@ -44,6 +48,11 @@ int tp_engine_arguments_handle(struct tp_engine_arguments *arguments, const char
 
 /* What backends are asked for. */
 struct tp_backend_request tp_engine_arguments_request(const struct tp_engine_arguments *arguments);
+
+/* Sets the sizes of sequences that the backend is to be made for. */
+void tp_engine_arguments_plan(const struct tp_engine_arguments *arguments,
+                              const struct tp_model_config *config,
+                              struct tp_backend_options *options);
 
 /* The context that was given, or the default for the model. */
 size_t tp_engine_arguments_context(const struct tp_engine_arguments *arguments,

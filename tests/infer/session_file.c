@@ -5,10 +5,13 @@
  *     session-file damage VIEW FILE SCRATCH TYPE STEP
  *     session-file seal < CHANGED > SEALED           with checksums that fit
  *
+ * The first two take one more argument: a plugin, whose backend computes instead of the CPU.
+ *
  * TYPE is f32 or bf16, STEP the most tokens in a step. The first two then go on with 40 more tokens
  * and write each one's logits as float32 [40][vocabulary] to standard output. The third one loads
  * copies of FILE with bytes changed or missing, in the file SCRATCH: every one must be refused,
  * unless the checksums were made to fit; then anything but a crash is right. */
+#include <dlfcn.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +26,7 @@ enum { MORE = 40, ROUNDS = 600 };
 static const char note[] = "a note \0 with anything";
 
 struct machine {
+    const struct tp_backend_kind *kind;
     struct tp_weights_view *view;
     struct tp_model *model;
     struct tp_backend *backend;
@@ -39,21 +43,37 @@ static void fail(const char *what)
 
 static void open_machine(struct machine *machine, const char *path, size_t context, bool bf16)
 {
-    const struct tp_backend_kind *cpu = &tp_backend_cpu;
-    struct tp_backend_options options = {
-        .n_threads = 2, .step_max = machine->step, .bf16_cache = bf16};
+    const struct tp_backend_kind *kind = machine->kind;
+    struct tp_backend_options options = {.n_threads = 2,
+                                         .step_max = machine->step,
+                                         .bf16_cache = bf16,
+                                         .context = context,
+                                         .n_sequences = 1};
     if (tp_weights_view_open(path, &machine->view, &machine->error) < 0 ||
         tp_model_open(machine->view, 1, &machine->model, &machine->error) < 0 ||
-        cpu->open(machine->model, &options, &machine->backend, &machine->error) < 0 ||
-        tp_session_open(cpu, machine->backend, &machine->model->config, context, &machine->session,
+        kind->open(machine->model, &options, &machine->backend, &machine->error) < 0 ||
+        tp_session_open(kind, machine->backend, &machine->model->config, context, &machine->session,
                         &machine->error) < 0)
         fail(machine->error.text);
+    struct tp_session larger;
+    if (kind != &tp_backend_cpu && tp_session_open(kind, machine->backend, &machine->model->config,
+                                                   context + 1, &larger, &machine->error) == 0)
+        fail("a session has a larger context than the backend was opened for");
+}
+
+static const struct tp_backend_kind *kind_of(const char *path)
+{
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    const struct tp_plugin *plugin = library != NULL ? dlsym(library, TP_PLUGIN_SYMBOL) : NULL;
+    if (plugin == NULL || plugin->interface != TP_PLUGIN_INTERFACE)
+        fail("no plugin");
+    return plugin->kind;
 }
 
 static void close_machine(struct machine *machine)
 {
     tp_session_close(&machine->session);
-    tp_backend_cpu.close(machine->backend);
+    machine->kind->close(machine->backend);
     tp_model_close(machine->model);
     tp_weights_view_close(machine->view);
 }
@@ -207,11 +227,13 @@ static int seal_input(void)
 
 int main(int argc, char **argv)
 {
-    struct machine machine = {0};
+    struct machine machine = {.kind = &tp_backend_cpu};
     if (argc == 2 && strcmp(argv[1], "seal") == 0)
         return seal_input();
-    if (argc != 7)
+    if (argc != 7 && argc != 8)
         return 2;
+    if (argc == 8)
+        machine.kind = kind_of(argv[7]);
     bool bf16 = strcmp(argv[5], "bf16") == 0;
     size_t n = strtoul(argv[4], NULL, 10);
     machine.step = strtoul(argv[6], NULL, 10);
