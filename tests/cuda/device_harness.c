@@ -16,6 +16,7 @@
 
 #include "fs/base/clock.h"
 #include "tests/cuda/grid.h"
+#include "tests/cuda/watch.h"
 
 enum { ALIGNMENT = 256, POISON = 0xff };
 
@@ -55,7 +56,7 @@ int tp_device_open(struct tp_device **ret_device, struct tp_device_facts *ret_fa
         .architecture = 90,
         .has_tiles = number_in("TENSORPORT_HARNESS_TILES", 1) != 0,
         .n_multiprocessors = 2,
-        .shared_bytes_max = 227 << 10,
+        .shared_bytes_max = TP_GRID_SHARED_MAX,
         .memory_bytes = device->memory_bytes,
         .memory_available = device->memory_bytes,
     };
@@ -83,6 +84,7 @@ int tp_device_allocate(struct tp_device *device, size_t bytes, void **ret_memory
     header->bytes = bytes;
     device->taken += bytes;
     memset(header + 1, POISON, rounded);
+    tp_watch_add(header + 1, bytes);
     *ret_memory = header + 1;
     return 0;
 }
@@ -92,6 +94,7 @@ void tp_device_free(struct tp_device *device, void *memory)
     if (memory == NULL)
         return;
     struct header *header = (struct header *)memory - 1;
+    tp_watch_remove(memory);
     device->taken -= header->bytes;
     free(header);
 }
@@ -121,6 +124,7 @@ int tp_device_upload(struct tp_device *device, void *target, const void *source,
                      struct tp_error *error)
 {
     int rc = check(device, error);
+    tp_watch_settle();
     if (rc == 0)
         memcpy(target, source, bytes);
     return rc;
@@ -135,6 +139,7 @@ int tp_device_download(struct tp_device *device, void *target, const void *sourc
 int tp_device_zero(struct tp_device *device, void *target, size_t bytes, struct tp_error *error)
 {
     int rc = check(device, error);
+    tp_watch_settle();
     if (rc == 0)
         memset(target, 0, bytes);
     return rc;
@@ -179,6 +184,7 @@ static int run(struct tp_device *device, const struct tp_launch *launch, struct 
     struct tp_grid grid = {
         .kernel = (tp_grid_kernel_fn *)launch->kernel,
         .arguments = launch->arguments,
+        .argument_bytes = launch->argument_bytes,
         .blocks = {launch->grid[0], launch->grid[1], launch->grid[2]},
         .threads = launch->threads,
         .shared_bytes = launch->shared_bytes,

@@ -1,26 +1,38 @@
 # The GPU backend on any machine: its kernels as plain C++, on a harness that runs threads as fibers.
-# Built as the plugin that tpinfer opens, in the place of CUDA's device.
+# Built as the plugin that tpinfer opens, in the place of CUDA's device; and once more with kernels
+# that tell each access to memory: see watch.h.
 EXTRA_DIST += \
-	tests/cuda/grid.h \
-	tests/cuda/harness.h \
 	tests/cuda/test_gpu.py
 
 if PYTHON_TESTS
-check_LIBRARIES = libcuda_harness.a
+harness_flags = $(AM_CXXFLAGS) -fPIC -fvisibility=hidden -ffp-contract=off -U_FORTIFY_SOURCE -Wno-unknown-pragmas
+watched_flags = -fno-sanitize=all -fsanitize=thread
+
+check_LIBRARIES = libcuda_harness.a libcuda_kernels.a libcuda_kernels_watched.a
 libcuda_harness_a_SOURCES = \
 	$(cuda_host_files) \
+	tests/cuda/arithmetic.cpp \
+	tests/cuda/block.h \
 	tests/cuda/device_harness.c \
-	tests/cuda/harness.cpp \
-	tests/cuda/kernels.cpp
+	tests/cuda/fiber.h \
+	tests/cuda/grid.cpp tests/cuda/grid.h \
+	tests/cuda/harness.h \
+	tests/cuda/watch.cpp tests/cuda/watch.h
 libcuda_harness_a_CFLAGS = $(cuda_host_flags)
-libcuda_harness_a_CXXFLAGS = $(AM_CXXFLAGS) -O3 -fPIC -fvisibility=hidden -ffp-contract=off \
-	-U_FORTIFY_SOURCE -Wno-unknown-pragmas
+libcuda_harness_a_CXXFLAGS = $(harness_flags) -O3
+libcuda_kernels_a_SOURCES = tests/cuda/kernels.cpp
+libcuda_kernels_a_CXXFLAGS = $(harness_flags) -O3
+libcuda_kernels_watched_a_SOURCES = tests/cuda/kernels.cpp
+libcuda_kernels_watched_a_CXXFLAGS = $(harness_flags) $(watched_flags) -O1
 
-check_DATA = tests/cuda/tensorport-cuda-harness.so
-tests/cuda/tensorport-cuda-harness.so: libcuda_harness.a
-	$(AM_V_CXXLD)$(CXX) -shared $(SANITIZER_CFLAGS) $(LDFLAGS) -o $@ -Wl,--whole-archive libcuda_harness.a \
-		-Wl,--no-whole-archive -lm
-CLEANFILES += tests/cuda/tensorport-cuda-harness.so
+link_harness = $(AM_V_CXXLD)$(CXX) -shared $(SANITIZER_CFLAGS) $(LDFLAGS) -o $@ -Wl,--whole-archive \
+	libcuda_harness.a
+check_DATA = tests/cuda/tensorport-cuda-harness.so tests/cuda/tensorport-cuda-watched.so
+tests/cuda/tensorport-cuda-harness.so: libcuda_harness.a libcuda_kernels.a
+	$(link_harness) libcuda_kernels.a -Wl,--no-whole-archive -lm
+tests/cuda/tensorport-cuda-watched.so: libcuda_harness.a libcuda_kernels_watched.a
+	$(link_harness) libcuda_kernels_watched.a -Wl,--no-whole-archive -lm
+CLEANFILES += $(check_DATA)
 
 TESTS += tests/cuda/test_gpu.py
 endif
