@@ -34,5 +34,17 @@ tests/cuda/tensorport-cuda-watched.so: libcuda_harness.a libcuda_kernels_watched
 	$(link_harness) libcuda_kernels_watched.a -Wl,--no-whole-archive -lm
 CLEANFILES += $(check_DATA)
 
-TESTS += tests/cuda/test_gpu.py
+# Each kernel by itself. The same program linked with CUDA's device runs on a GPU: bench/gpu calls it.
+kernel_tests = \
+	tests/cuda/kernel_test.c tests/cuda/kernel_test.h \
+	tests/cuda/test_attention.c \
+	tests/cuda/test_mlp.c \
+	tests/cuda/test_output.c \
+	tests/cuda/test_products.c
+check_PROGRAMS += tests/cuda/test-kernels
+tests_cuda_test_kernels_SOURCES = $(kernel_tests)
+tests_cuda_test_kernels_LDADD = libcuda_kernels_watched.a libcuda_harness.a -lm
+tests_cuda_test_kernels_LINK = $(CXXLD) $(SANITIZER_CFLAGS) $(AM_LDFLAGS) $(LDFLAGS) -o $@
+
+TESTS += tests/cuda/test-kernels tests/cuda/test_gpu.py
 endif

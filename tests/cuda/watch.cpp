@@ -174,11 +174,14 @@ void touch_cell(cell &c, bool is_shared, bool writes)
         c.read = with_reader(c.read, stamp_of(thread));
 }
 
-void touch(const void *at, size_t bytes, bool writes)
+/* `alignment`: of its type. */
+void touch(const void *at, size_t bytes, size_t alignment, bool writes)
 {
     const uint8_t *address = (const uint8_t *)at;
     if (is_private(address, writes))
         return;
+    if ((uintptr_t)at % alignment != 0)
+        tp_harness_fail("touches a number at an address that is no multiple of its size");
     memory *m = find(address);
     if (m == NULL)
         tp_harness_fail("touches memory that is not the device's");
@@ -195,25 +198,18 @@ void touch(const void *at, size_t bytes, bool writes)
         touch_cell(cells[i], is_shared, writes);
 }
 
-void touch_aligned(const void *at, size_t bytes, bool writes)
-{
-    if ((uintptr_t)at % bytes != 0)
-        tp_harness_fail("touches a number at an address that is no multiple of its size");
-    touch(at, bytes, writes);
-}
-
 } // namespace
 
 void tp_watch_read(const void *address, size_t bytes)
 {
     if (shared_memories[0].cells != NULL)
-        touch(address, bytes, false);
+        touch(address, bytes, 1, false);
 }
 
 void tp_watch_write(const void *address, size_t bytes)
 {
     if (shared_memories[0].cells != NULL)
-        touch(address, bytes, true);
+        touch(address, bytes, 1, true);
 }
 
 void tp_watch_atomic(const void *address)
@@ -269,17 +265,17 @@ void tp_watch_set_places(const void *new_stacks, size_t stack_bytes, const unsig
 
 /* ---- what the compiler calls: gcc's and clang's thread sanitizer, without its library ---- */
 
-#define ACCESS(name, bytes, touch, writes)                                                         \
+#define ACCESS(name, bytes, alignment, writes)                                                     \
     extern "C" void name(const void *address);                                                     \
     extern "C" void name(const void *address)                                                      \
     {                                                                                              \
-        touch(address, bytes, writes);                                                             \
+        touch(address, bytes, alignment, writes);                                                  \
     }
 #define ACCESSES(bytes)                                                                            \
-    ACCESS(__tsan_read##bytes, bytes, touch_aligned, false)                                        \
-    ACCESS(__tsan_write##bytes, bytes, touch_aligned, true)                                        \
-    ACCESS(__tsan_unaligned_read##bytes, bytes, touch, false)                                      \
-    ACCESS(__tsan_unaligned_write##bytes, bytes, touch, true)
+    ACCESS(__tsan_read##bytes, bytes, bytes, false)                                                \
+    ACCESS(__tsan_write##bytes, bytes, bytes, true)                                                \
+    ACCESS(__tsan_unaligned_read##bytes, bytes, 1, false)                                          \
+    ACCESS(__tsan_unaligned_write##bytes, bytes, 1, true)
 ACCESSES(1)
 ACCESSES(2)
 ACCESSES(4)
@@ -295,12 +291,12 @@ void __tsan_func_exit(void);
 
 void __tsan_read_range(const void *address, size_t bytes)
 {
-    touch(address, bytes, false);
+    touch(address, bytes, 1, false);
 }
 
 void __tsan_write_range(const void *address, size_t bytes)
 {
-    touch(address, bytes, true);
+    touch(address, bytes, 1, true);
 }
 
 void __tsan_init(void)
