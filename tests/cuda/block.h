@@ -72,7 +72,7 @@ struct tp_block {
 
 struct tp_harness {
     const struct tp_grid *grid;
-    tp_thread *running;
+    tp_thread *running;       /* NULL: no grid runs */
     uint32_t first_serial;    /* of the grid's blocks */
     uint32_t next_serial = 1; /* of the next block to begin */
     tp_block blocks[TP_BLOCKS_ALIVE];

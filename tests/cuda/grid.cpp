@@ -222,6 +222,12 @@ void tp_wait_for_previous(void)
     h.running->has_waited = true;
 }
 
+void tp_harness_check_alignment(const void *address)
+{
+    if ((uintptr_t)address % 16 != 0)
+        tp_harness_fail("loads or stores 16 bytes at an address that is no multiple of 16");
+}
+
 void tp_copy_async(void *shared, const void *global, unsigned bytes)
 {
     enum { SIZE = 16 };
@@ -405,10 +411,11 @@ int tp_grid_run(const struct tp_grid *grid, struct tp_error *error)
     place_guards();
     run_blocks(grid->blocks[0] * grid->blocks[1] * grid->blocks[2],
                1 + draw_one_of(TP_BLOCKS_ALIVE));
+    const tp_thread &thread = *std::exchange(h.running, nullptr);
     if (h.fault == NULL)
         return 0;
-    const tp_index &block = h.running->block->index;
+    const tp_index &block = thread.block->index;
     prepare_threads();
-    return tp_error_set(error, -EPROTO, "thread %u of block %u, %u, %u %s", h.running->index,
-                        block.x, block.y, block.z, h.fault);
+    return tp_error_set(error, -EPROTO, "thread %u of block %u, %u, %u %s", thread.index, block.x,
+                        block.y, block.z, h.fault);
 }

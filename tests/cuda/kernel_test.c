@@ -1,5 +1,5 @@
 /* Tests of the kernels, as TAP. Arguments: names of tests; without any all of them. Exit status 1
- * when one fails, 77 without a device. */
+ * when one fails, 2 when there is none of that name, 77 without a device. */
 #include "tests/cuda/kernel_test.h"
 
 #include <errno.h>
@@ -437,13 +437,19 @@ tp_kernel_fn *variant_for(const struct variants *variants, const struct tp_gpu_m
 
 /* ---- running ---- */
 
-static bool is_wanted(const char *name, int argc, char **argv)
+static const struct kernel_test *const files[] = {product_tests, mlp_tests, output_tests,
+                                                  attention_tests};
+enum { N_FILES = sizeof files / sizeof *files };
+
+static const struct kernel_test *find(const char *name)
 {
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], name) == 0)
-            return true;
+    for (size_t i = 0; i < N_FILES; i++) {
+        for (const struct kernel_test *test = files[i]; test->name != NULL; test++) {
+            if (strcmp(test->name, name) == 0)
+                return test;
+        }
     }
-    return argc == 1;
+    return NULL;
 }
 
 static bool run_test(const struct kernel_test *test, unsigned number)
@@ -461,25 +467,43 @@ static bool run_test(const struct kernel_test *test, unsigned number)
     return passed == (test->fault == NULL);
 }
 
+static bool run_all(void)
+{
+    unsigned n = 0, n_failed = 0;
+    for (size_t i = 0; i < N_FILES; i++) {
+        for (const struct kernel_test *test = files[i]; test->name != NULL; test++)
+            n_failed += !run_test(test, ++n);
+    }
+    printf("1..%u\n", n);
+    return n_failed == 0;
+}
+
+static bool run_named(int n, char **names)
+{
+    int n_failed = 0;
+    for (int i = 0; i < n; i++)
+        n_failed += !run_test(find(names[i]), (unsigned)i + 1);
+    printf("1..%d\n", n);
+    return n_failed == 0;
+}
+
 int main(int argc, char **argv)
 {
-    static const struct kernel_test *const files[] = {product_tests, mlp_tests, output_tests,
-                                                      attention_tests};
+    enum { WRONG_USAGE = 2 };
     struct tp_error error = {{0}};
-    unsigned n = 0, n_failed = 0;
+    for (int i = 1; i < argc; i++) {
+        if (find(argv[i]) == NULL) {
+            fprintf(stderr, "%s: no test of that name\n", argv[i]);
+            return WRONG_USAGE;
+        }
+    }
     int rc = tp_device_open(&run.device, &run.facts, &error);
     if (rc == -ENODEV) {
         printf("1..0 # skipped: %s\n", error.text);
         return SKIPPED;
     }
     must(rc, &error);
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        for (const struct kernel_test *test = files[i]; test->name != NULL; test++) {
-            if (is_wanted(test->name, argc, argv))
-                n_failed += !run_test(test, ++n);
-        }
-    }
-    printf("1..%u\n", n);
+    bool passed = argc == 1 ? run_all() : run_named(argc - 1, argv + 1);
     tp_device_close(run.device);
-    return n == 0 || n_failed > 0;
+    return !passed;
 }

@@ -85,7 +85,8 @@ struct tp_squares make_squares(const float *x, size_t n, size_t size, double *re
 
 /* ---- experts ---- */
 
-/* A choice for each token, drawn, and scales of norms up to `norm`. Arrays of it are on the device; copies on the host. */
+/* A choice for each token, drawn, and scales of norms up to `norm`. Arrays of it are on the device;
+ * copies on the host. */
 struct choice {
     struct tp_routing routing;
     uint32_t *chosen; /* [n][k] */

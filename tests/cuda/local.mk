@@ -2,7 +2,9 @@
 # Built as the plugin that tpinfer opens, in the place of CUDA's device; and once more with kernels
 # that tell each access to memory: see watch.h.
 EXTRA_DIST += \
-	tests/cuda/test_gpu.py
+	tests/cuda/gpu_mutations.py \
+	tests/cuda/test_gpu.py \
+	tests/cuda/test_gpu_mutations.py
 
 if PYTHON_TESTS
 harness_flags = $(AM_CXXFLAGS) -fPIC -fvisibility=hidden -ffp-contract=off -U_FORTIFY_SOURCE -Wno-unknown-pragmas
@@ -46,5 +48,15 @@ tests_cuda_test_kernels_SOURCES = $(kernel_tests)
 tests_cuda_test_kernels_LDADD = libcuda_kernels_watched.a libcuda_harness.a -lm
 tests_cuda_test_kernels_LINK = $(CXXLD) $(SANITIZER_CFLAGS) $(AM_LDFLAGS) $(LDFLAGS) -o $@
 
-TESTS += tests/cuda/test-kernels tests/cuda/test_gpu.py
+# What the harness itself notices.
+check_PROGRAMS += tests/cuda/test-harness
+tests_cuda_test_harness_SOURCES = tests/cuda/test_harness.cpp
+tests_cuda_test_harness_CXXFLAGS = $(harness_flags) $(watched_flags) -O1
+tests_cuda_test_harness_LDADD = libcuda_harness.a -lm
+tests_cuda_test_harness_LINK = $(tests_cuda_test_kernels_LINK)
+
+TESTS += tests/cuda/test-harness tests/cuda/test-kernels tests/cuda/test_gpu.py
+if !SANITIZED
+TESTS += tests/cuda/test_gpu_mutations.py
+endif
 endif

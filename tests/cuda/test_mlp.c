@@ -146,48 +146,66 @@ static void largest_scales(void)
     check_scales((const uint8_t[]){140}, 1, 0x1p-12f, 1);
 }
 
-static void scales_that_are_not_numbers(void)
+/* Two experts whose weights are all `value` and of scales of their own; a token asks for the first.
+ * All products are positive. */
+static void check_constant(const uint8_t scales[2], double value, bool tiles)
 {
-    check_scales((const uint8_t[]){255}, 1, 1, 1);
-    check_scales((const uint8_t[]){255, 120, 121, 122}, 4, 1, 1);
-    check_scales((const uint8_t[]){255, 254}, 2, 0x1p-100f, 0x1p-27f);
-}
-
-/* Scales of one expert are large; those of the other, which is asked for, must count all the same.
- */
-static void scales_far_apart(void)
-{
-    enum { ROWS = 16, COLUMNS = 64 };
-    static const uint8_t apart[] = {120, 254};
-    uint8_t scales[2 * ROWS * COLUMNS / 32], nibbles[2 * ROWS * COLUMNS / 2];
+    enum {
+        ROWS = 16,
+        COLUMNS = 64,
+        N_SCALES = ROWS * COLUMNS / 32,
+        N_BYTES = ROWS * COLUMNS / 2,
+        ONE_AND_ONE = 0x22
+    };
+    uint8_t all_scales[2 * N_SCALES], nibbles[2 * N_BYTES];
     float *x = random_floats(COLUMNS);
+    double sum = 0;
+    uint32_t groups;
     struct choice choice = choose(1, 1, 1, 1);
-    struct weights w = {
-        .gpu = {.type = TP_MATRIX_MXFP4, .rows = ROWS, .columns = COLUMNS, .shift = 254 - 128},
-        .values = on_host(ROWS * COLUMNS, sizeof(float))};
-    memset(nibbles, 0x11, sizeof nibbles); /* 0.5 */
-    for (size_t i = 0; i < sizeof scales; i++)
-        scales[i] = apart[i / (sizeof scales / 2)];
-    for (size_t i = 0; i < ROWS * COLUMNS; i++)
-        w.values[i] = 0x1p-8f;
-    w.gpu.values = on_device(nibbles, sizeof nibbles);
-    w.gpu.scales = on_device(scales, sizeof scales);
-    struct tp_few_gate_up a = {.gate_up = w.gpu,
-                               .columns = make_columns(x, 1, COLUMNS, 3, is_shuffled(&w.gpu, true)),
+    memset(nibbles, ONE_AND_ONE, sizeof nibbles);
+    memset(all_scales, scales[0], N_SCALES);
+    memset(all_scales + N_SCALES, scales[1], N_SCALES);
+    for (size_t i = 0; i < COLUMNS; i++)
+        sum += x[i] = copysignf(x[i], choice.scales[0]);
+    struct tp_gpu_matrix w = {.values = on_device(nibbles, sizeof nibbles),
+                              .scales = on_device(all_scales, sizeof all_scales),
+                              .type = TP_MATRIX_MXFP4,
+                              .rows = ROWS,
+                              .columns = COLUMNS,
+                              .shift = scales[1] > 128 ? scales[1] - 128 : 0};
+    struct tp_few_gate_up a = {.gate_up = w,
+                               .columns = make_columns(x, 1, COLUMNS, 3, is_shuffled(&w, tiles)),
                                .routing = choice.routing,
                                .n_tokens = 1,
                                .inner = ROWS / 2,
                                .alpha = 1,
                                .limit = 7,
                                .inners = empty_columns(1, ROWS / 2, 3, false)};
-    uint32_t groups;
-    tp_kernel_fn *kernel = variant_for(&gate_up_variants, &w.gpu, 3, 1, true, &groups);
-    launch(kernel, &a, sizeof a, 1, TP_FEW_THREADS, tp_few_shared_bytes(groups, 1, 2));
+    tp_kernel_fn *kernel = variant_for(&gate_up_variants, &w, 3, 1, tiles, &groups);
+    launch(kernel, &a, sizeof a, 1, TP_FEW_THREADS, tp_few_shared_bytes(groups, 1, 1));
     const float *found = read_columns(&a.inners, 1);
-    for (size_t unit = 0; unit < ROWS / 2; unit++) {
-        double size, value = multiply_row(&w, 2 * unit, x, &size) * choice.scales[0];
-        expect_near(found[unit], swiglu(value, value, 1, 7), size, 1e-5, "inner", 0, unit);
-    }
+    for (size_t unit = 0; unit < ROWS / 2; unit++)
+        expect_near(found[unit],
+                    swiglu(sum * value * choice.scales[0], sum * value * choice.scales[0], 1, 7), 1,
+                    1e-5, "inner", 0, unit);
+}
+
+static void scales_that_are_not_numbers(void)
+{
+    check_scales((const uint8_t[]){255}, 1, 1, 1);
+    check_scales((const uint8_t[]){255, 120, 121, 122}, 4, 1, 1);
+    check_scales((const uint8_t[]){255, 254}, 2, 0x1p-100f, 0x1p-27f);
+    check_constant((const uint8_t[]){255, 127}, NAN, true);
+    check_constant((const uint8_t[]){255, 127}, NAN, false);
+}
+
+/* Scales of one expert are large; those of the other must count all the same. */
+static void scales_far_apart(void)
+{
+    check_constant((const uint8_t[]){122, 254}, 0x1p-5, false);
+    check_constant((const uint8_t[]){122, 150}, 0x1p-5, true);
+    check_constant((const uint8_t[]){122, 254}, 0x1p-5, true);
+    check_constant((const uint8_t[]){116, 254}, 0x1p-11, true);
 }
 
 /* ---- a dense layer ---- */

@@ -255,12 +255,19 @@ static void make_extremes(struct weights *router, float *bias)
         bias[i] = i % 4 == 0 ? -INFINITY : i % 4 == 1 ? -3e38f : i % 4 == 2 ? -0.0f : 0.0f;
 }
 
+static void make_large(struct weights *router, float *bias)
+{
+    clear(router);
+    for (size_t i = 0; i < router->gpu.rows; i++)
+        bias[i] = 200 + (float)(i * 5 % 7);
+}
+
 static void ties_and_what_is_no_number(void)
 {
-    void (*const changes[])(struct weights *, float *) = {make_all_equal, make_ties, make_some_nan,
-                                                          make_extremes, make_all_nan};
-    static const size_t n_experts[] = {4, 33, 64, 128, 5};
-    for (size_t i = 0; i < 5; i++) {
+    void (*const changes[])(struct weights *, float *) = {make_all_equal, make_ties,  make_some_nan,
+                                                          make_extremes,  make_large, make_all_nan};
+    static const size_t n_experts[] = {4, 33, 64, 128, 20, 5};
+    for (size_t i = 0; i < 6; i++) {
         check_output(&(struct output_case){TP_MATRIX_BF16, 32, 32, 1 + i, n_experts[i], 4, 3, true,
                                            2, changes[i]});
         check_output(&(struct output_case){TP_MATRIX_BF16, 16, 32, 2, 40 - i, 40 - i, 3, true, 2,

@@ -1,4 +1,5 @@
 /* The embedding, the head, and queries, keys and values: products with dense matrices. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -93,6 +94,43 @@ static void head_for_some_tokens(void)
     }
 }
 
+/* 2^23 + (1/2 + 1/2), not (2^23 + 1/2) + 1/2: a number for each part, in columns of their own. */
+static void parts_are_added_from_the_smallest(void)
+{
+    enum { COLUMNS = 32, STRIDE = 128 };
+    for (size_t n = 1; n <= TP_FEW; n += TP_FEW - 1) {
+        struct weights w = make_weights(TP_MATRIX_BF16, 1, 1, COLUMNS, NULL, 0);
+        uint16_t *ones = on_host(COLUMNS, sizeof *ones),
+                 *parts = on_host(n * 3 * STRIDE, sizeof *parts);
+        uint32_t rows[TP_FEW], groups;
+        for (size_t i = 0; i < COLUMNS; i++)
+            ones[i] = to_bf16(1);
+        for (size_t i = 0; i < n; i++) {
+            rows[i] = (uint32_t)i;
+            parts[i * 3 * STRIDE] = to_bf16(0x1p23f);
+            parts[(i * 3 + 1) * STRIDE + 1] = parts[(i * 3 + 2) * STRIDE + 2] = to_bf16(0.5f);
+        }
+        w.gpu.values = on_device(ones, COLUMNS * sizeof *ones);
+        struct tp_few_head a = {.head = w.gpu,
+                                .columns = {on_device(parts, n * 3 * STRIDE * sizeof *parts), 3,
+                                            COLUMNS, STRIDE, false},
+                                .squares = {.sums = zeros_on_device(TP_FEW * sizeof(float)),
+                                            .n_sums = 1,
+                                            .size = 1,
+                                            .epsilon = 1},
+                                .rows = on_device(rows, n * sizeof *rows),
+                                .n_tokens = (uint32_t)n,
+                                .n_rows = (uint32_t)n,
+                                .logits = zeros_on_device(n * sizeof(float))};
+        tp_kernel_fn *kernel = variant_for(&head_variants, &w.gpu, 3, n, true, &groups);
+        launch(kernel, &a, sizeof a, 1, TP_FEW_THREADS,
+               tp_few_shared_bytes(groups, (uint32_t)n, 1));
+        const float *found = from_device(a.logits, n * sizeof *found);
+        for (size_t i = 0; i < n; i++)
+            expect_near(found[i], 0x1p23 + 1, 0, 0, "logits", i, 0);
+    }
+}
+
 /* ---- the embedding ---- */
 
 static void check_embed(enum tp_matrix_type type, size_t size, uint32_t n_parts, size_t n)
@@ -134,6 +172,34 @@ static void embedding(void)
     for (size_t i = 0; i < 6; i++)
         check_embed(i % 2 == 0 ? TP_MATRIX_BF16 : TP_MATRIX_F32, sizes[i], i < 3 ? 1 : 3, 1 + i);
     check_embed(TP_MATRIX_F16, 96, 3, TP_FEW);
+}
+
+/* To nearest, ties to even; what is no number stays one. */
+static void rounding_to_bfloat16(void)
+{
+    static const float numbers[] = {1,          1.00390625f, 1.01171875f, 1.00390637f, -1.00390625f,
+                                    0x1p-126f,  0x1.8p-133f, 0x1p-133f,   0x1.8p-134f, -0.0f,
+                                    INFINITY,   -INFINITY,   NAN,         3e38f,       FLT_MAX,
+                                    0x1.fep127f};
+    enum { N = sizeof numbers / sizeof *numbers };
+    static const uint32_t token = 0;
+    float weight[N];
+    for (size_t i = 0; i < N; i++)
+        weight[i] = 1;
+    struct tp_few_embed a = {
+        .embedding = {.values = on_device(numbers, sizeof numbers),
+                      .type = TP_MATRIX_F32,
+                      .rows = 1,
+                      .columns = N},
+        .tokens = on_device(&token, sizeof token),
+        .weight = on_device(weight, sizeof weight),
+        .x = zeros_on_device(sizeof numbers),
+        .columns = empty_columns(1, N, 1, false),
+        .squares = {.sums = zeros_on_device(TP_FEW * sizeof(float)), .n_sums = 1, .size = N}};
+    launch(tp_few_embed, &a, sizeof a, 1, TP_ROW_THREADS, TP_ROW_THREADS / 32 * sizeof(float));
+    const float *found = read_columns(&a.columns, 1);
+    for (size_t i = 0; i < N; i++)
+        expect_near(found[i], rounded_to_bf16(numbers[i]), 0, 0, "number", i, 0);
 }
 
 /* ---- queries, keys and values ---- */
@@ -283,7 +349,9 @@ const struct kernel_test product_tests[] = {
     {"head_at_edges", head_at_edges, NULL},
     {"head_of_any_type", head_of_any_type, NULL},
     {"head_for_some_tokens", head_for_some_tokens, NULL},
+    {"parts_are_added_from_the_smallest", parts_are_added_from_the_smallest, NULL},
     {"embedding", embedding, NULL},
+    {"rounding_to_bfloat16", rounding_to_bfloat16, NULL},
     {"queries_keys_and_values", queries_keys_and_values, NULL},
     {NULL, NULL, NULL},
 };

@@ -44,6 +44,7 @@ std::map<const uint8_t *, memory> &memories()
     return all;
 }
 
+bool is_watched; /* kernels tell */
 memory *last_touched;
 memory shared_memories[TP_BLOCKS_ALIVE];
 const uint8_t *stacks, *all_shared;
@@ -178,7 +179,7 @@ void touch_cell(cell &c, bool is_shared, bool writes)
 void touch(const void *at, size_t bytes, size_t alignment, bool writes)
 {
     const uint8_t *address = (const uint8_t *)at;
-    if (is_private(address, writes))
+    if (h.running == NULL || is_private(address, writes))
         return;
     if ((uintptr_t)at % alignment != 0)
         tp_harness_fail("touches a number at an address that is no multiple of its size");
@@ -202,13 +203,13 @@ void touch(const void *at, size_t bytes, size_t alignment, bool writes)
 
 void tp_watch_read(const void *address, size_t bytes)
 {
-    if (shared_memories[0].cells != NULL)
+    if (is_watched)
         touch(address, bytes, 1, false);
 }
 
 void tp_watch_write(const void *address, size_t bytes)
 {
-    if (shared_memories[0].cells != NULL)
+    if (is_watched)
         touch(address, bytes, 1, true);
 }
 
@@ -299,8 +300,10 @@ void __tsan_write_range(const void *address, size_t bytes)
     touch(address, bytes, 1, true);
 }
 
+/* Of whoever is compiled so. */
 void __tsan_init(void)
 {
+    is_watched = true;
 }
 
 void __tsan_func_entry(const void *)
