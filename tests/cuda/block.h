@@ -22,7 +22,7 @@ struct tp_copy {
 
 struct tp_block;
 
-struct tp_thread {
+struct alignas(64) tp_thread {
     tp_fiber fiber;
     tp_block *block;
     unsigned index;  /* in the block */

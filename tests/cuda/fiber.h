@@ -28,6 +28,10 @@ class tp_fiber
     {
         swapcontext(&context, &other.context);
     }
+
+    void prefetch() const
+    {
+    }
 };
 
 #else
@@ -68,6 +72,15 @@ class tp_fiber
         if (other.beginning != NULL)
             other.begin();
         __builtin_longjmp(other.place, 1);
+    }
+
+    /* What is needed first when it goes on. */
+    void prefetch() const
+    {
+        const char *top = (const char *)place[2]; /* of its stack */
+        __builtin_prefetch(top);
+        __builtin_prefetch(top + 64);
+        __builtin_prefetch(top + 128);
     }
 };
 

@@ -37,7 +37,8 @@ tp_thread threads[TP_BLOCKS_ALIVE * TP_THREADS_MAX];
 tp_warp warps[TP_BLOCKS_ALIVE * TP_WARPS_MAX];
 tp_thread *ready[TP_BLOCKS_ALIVE * TP_THREADS_MAX]; /* those that wait for nobody */
 unsigned n_ready;
-uint8_t *stacks; /* of all threads, and behind them the shared memory of all blocks */
+uint8_t *stacks;        /* of all threads, and behind them the shared memory of all blocks */
+tp_thread *next_thread; /* drawn already, and not in `ready`; or NULL */
 tp_block *running_block;
 tp_fiber scheduler;
 uint64_t state_of_draws;
@@ -65,27 +66,40 @@ void let_go_on(tp_thread &thread)
  * one of them. */
 #define INLINE inline __attribute__((always_inline))
 
-/* Leaves `from` for a thread that is drawn, or for the scheduler when there is none. Mostly it is
- * one of those that were let go last: so a warp or a block comes far ahead of others, as it does
- * where all have the same chance only rarely; and what a warp works with stays in the cache. */
+/* A thread that can go on, drawn; NULL when there is none. Mostly it is one of those that were let
+ * go last: so a warp or a block comes far ahead of others, as it does where all have the same
+ * chance only rarely. */
+INLINE tp_thread *take()
+{
+    if (n_ready == 0)
+        return NULL;
+    uint64_t number = draw();
+    unsigned n = n_ready <= TP_LANES || number % ANY_ONE_IN == 0 ? n_ready : (unsigned)TP_LANES;
+    tp_thread **place = &ready[n_ready - 1 - (number * n >> 32)], *thread = *place;
+    *place = ready[--n_ready];
+    return thread;
+}
+
+/* Leaves `from` for the next thread, or for the scheduler when there is none. Threads are drawn one
+ * ahead, so that their stacks are in the cache when it is their turn. */
 INLINE void leave(tp_fiber &from)
 {
-    if (n_ready == 0 || h.fault != NULL) {
+    tp_thread *thread = next_thread != NULL ? next_thread : take();
+    if (thread == NULL || h.fault != NULL) {
         from.go_to(scheduler);
         return;
     }
-    uint64_t number = draw();
-    unsigned n = n_ready <= TP_LANES || number % ANY_ONE_IN == 0 ? n_ready : (unsigned)TP_LANES;
-    tp_thread **drawn = &ready[n_ready - 1 - (number * n >> 32)], &thread = **drawn;
-    *drawn = ready[--n_ready];
-    h.running = &thread;
-    threadIdx.x = thread.index;
-    if (thread.block != running_block) {
-        running_block = thread.block;
+    next_thread = take();
+    if (next_thread != NULL)
+        next_thread->fiber.prefetch();
+    h.running = thread;
+    threadIdx.x = thread->index;
+    if (thread->block != running_block) {
+        running_block = thread->block;
         blockIdx = running_block->index;
         tp_harness_shared = running_block->shared;
     }
-    from.go_to(thread.fiber);
+    from.go_to(thread->fiber);
 }
 
 /* The scheduler's turn comes when a block has ended as well. */
@@ -349,7 +363,7 @@ static void run_blocks(unsigned n_blocks, unsigned n_alive)
             begin_block(free_slots.back(), to_come.back());
             alive.push_back(free_slots.back());
         }
-        if (n_ready > 0)
+        if (n_ready > 0 || next_thread != NULL)
             leave(scheduler);
         else
             h.fault = why_all_wait(alive);
@@ -406,6 +420,7 @@ int tp_grid_run(const struct tp_grid *grid, struct tp_error *error)
     h.first_serial = h.next_serial;
     state_of_draws = grid->seed;
     n_ready = 0;
+    next_thread = NULL;
     blockDim = {grid->threads, 1, 1};
     gridDim = {grid->blocks[0], grid->blocks[1], grid->blocks[2]};
     place_guards();
