@@ -384,7 +384,7 @@ static void run_blocks(unsigned n_blocks, unsigned n_alive)
 static int make_places(struct tp_error *error)
 {
     size_t stack_bytes = (size_t)TP_BLOCKS_ALIVE * TP_THREADS_MAX * STACK_BYTES;
-    void *places = mmap(NULL, stack_bytes + (size_t)TP_BLOCKS_ALIVE * SHARED_STRIDE,
+    void *places = mmap(NULL, stack_bytes + (size_t)TP_BLOCKS_ALIVE * SHARED_STRIDE + GUARD_BYTES,
                         PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (places == MAP_FAILED)
         return tp_error_set(error, -ENOMEM, "no memory for threads' stacks");
