@@ -74,7 +74,7 @@ def compile_broken(row, folder):
 
 
 def program_of(objects, folder):
-    own = [path for path in (BUILD / "tests/cuda").glob("*.o") if path.name.startswith(("kernel_test", "test_"))]
+    own = [BUILD / f"tests/cuda/{path.stem}.o" for path in (TOP / "tests/cuda").glob("*test*.c")]
     target = folder / "test-kernels"
     must(*CXX, *SANITIZERS, "-o", target, "-Wl,--allow-multiple-definition", *own, *objects, BUILD / "libcuda_kernels_watched.a",
          BUILD / "libcuda_harness.a", "-lm")
@@ -83,9 +83,8 @@ def program_of(objects, folder):
 
 def plugin_of(objects, folder):
     target = folder / "plugin.so"
-    must(*CXX, "-shared", *SANITIZERS, "-o", target, *objects, "-Wl,--allow-multiple-definition", "-Wl,--whole-archive",
-         BUILD / "libcuda_harness.a", *([] if any("kernels" in str(o) for o in objects) else [BUILD / "libcuda_kernels_watched.a"]),
-         "-Wl,--no-whole-archive", "-lm")
+    must(*CXX, "-shared", *SANITIZERS, "-o", target, "-Wl,--allow-multiple-definition", *objects, "-Wl,--whole-archive",
+         BUILD / "libcuda_harness.a", BUILD / "libcuda_kernels_watched.a", "-Wl,--no-whole-archive", "-lm")
     return target
 
 
