@@ -145,6 +145,7 @@ TP_DEVICE void weigh(const struct desk *d)
             total += weights[i];
         }
         total = tp_warp_sum(total);
+        __syncwarp();
         if (lane == 0) {
             float decay = before == -INFINITY ? 0.0f : expf(before - largest);
             d->decay[row] = decay;

@@ -29,6 +29,7 @@
 
 #include "fs/base/clock.h"
 #include "tests/cuda/grid.h"
+#include "tests/cuda/watch.h"
 
 enum { ALIGNMENT = 256, POISON = 0xff };
 
@@ -116,7 +117,7 @@ int tp_device_open(struct tp_device **ret_device, struct tp_device_facts *ret_fa
         .architecture = 90,
         .has_tiles = number_in("TENSORPORT_HARNESS_TILES", 1) != 0,
         .n_multiprocessors = 2,
-        .shared_bytes_max = 227 << 10,
+        .shared_bytes_max = TP_GRID_SHARED_MAX,
         .memory_bytes = device->memory_bytes,
         .memory_available = device->memory_bytes,
     };
@@ -173,6 +174,7 @@ int tp_device_allocate(struct tp_device *device, size_t bytes, void **ret_memory
     if (header == NULL)
         return tp_error_set(error, -ENOMEM, "out of memory");
     device->taken += bytes;
+    tp_watch_add(header + 1, bytes);
     *ret_memory = header + 1;
     return 0;
 }
@@ -182,6 +184,7 @@ void tp_device_free(struct tp_device *device, void *memory)
     if (memory == NULL)
         return;
     struct header *header = (struct header *)memory - 1;
+    tp_watch_remove(memory);
     device->taken -= header->bytes;
     free(header);
 }
@@ -288,6 +291,7 @@ int tp_device_upload(struct tp_device *device, void *target, const void *source,
 {
     pthread_mutex_lock(&device->lock);
     int rc = check(device, error);
+    tp_watch_settle();
     if (rc == 0)
         rc = ask_for_copy(device, target, source, bytes, error);
     if (rc == 0 && !is_host(device, source))
@@ -316,6 +320,7 @@ int tp_device_download(struct tp_device *device, void *target, const void *sourc
 int tp_device_zero(struct tp_device *device, void *target, size_t bytes, struct tp_error *error)
 {
     int rc = tp_device_wait(device, error);
+    tp_watch_settle();
     if (rc == 0)
         memset(target, 0, bytes);
     return rc;
@@ -392,6 +397,7 @@ static int run(struct tp_device *device, const struct tp_launch *launch, struct 
     struct tp_grid grid = {
         .kernel = (tp_grid_kernel_fn *)launch->kernel,
         .arguments = launch->arguments,
+        .argument_bytes = launch->argument_bytes,
         .blocks = {launch->grid[0], launch->grid[1], launch->grid[2]},
         .threads = launch->threads,
         .shared_bytes = launch->shared_bytes,

@@ -1,11 +1,14 @@
-/* What kernels are written in (cuda/gpu.cuh), as plain C++: a grid runs on the CPU, block after
- * block, each thread a fiber. A fiber runs until it waits for others, at a barrier or in a function
- * of a warp; which one goes on then is drawn by a seed. So what depends on an order that nothing
- * enforces comes out differently, or waits for ever, which is told.
+/* What kernels are written in (cuda/gpu.cuh), as plain C++: a grid runs on the CPU, some blocks at
+ * a time, each thread a fiber. A fiber runs until it waits for others, at a barrier or in a
+ * function of a warp; which one goes on then is drawn by a seed. So what depends on an order that
+ * nothing enforces comes out differently, or waits for ever, which is told. watch.h finds the rest
+ * of it.
  *
- * Strict where a device is not: shared memory holds NaN at first; all 32 lanes must call a warp's
- * function, and all threads a barrier; asynchronous copies arrive no sooner than they are waited
- * for.
+ * Strict where a device is not: shared memory holds NaN at first, and ends where the launch said;
+ * all 32 lanes must call the same function of a warp, and all threads a barrier; asynchronous
+ * copies arrive no sooner than they are waited for; every thread of a launch that follows waits for
+ * the kernel before. What a device punishes is told: 16 bytes at an odd address, blocks of another
+ * size than the kernel is made for, grids and shared memory beyond its limits.
  */
 #ifndef TENSORPORT_TESTS_CUDA_HARNESS_H
 #define TENSORPORT_TESTS_CUDA_HARNESS_H
@@ -21,14 +24,34 @@ struct tp_index {
 };
 extern tp_index threadIdx, blockIdx, blockDim, gridDim;
 
+/* Fails the running thread where that is no address of 16 bytes. Nothing that a compiler could look
+ * into: it knows what alignment the type has. */
+void tp_harness_check_alignment(const void *address);
+
 struct alignas(16) uint4 {
     uint32_t x, y, z, w;
+
+    uint4() = default;
+    uint4(uint32_t a, uint32_t b, uint32_t c, uint32_t d) : x(a), y(b), z(c), w(d)
+    {
+    }
+    uint4(const uint4 &v)
+    {
+        tp_harness_check_alignment(&v);
+        x = v.x, y = v.y, z = v.z, w = v.w;
+    }
+    uint4 &operator=(const uint4 &v)
+    {
+        tp_harness_check_alignment(this);
+        tp_harness_check_alignment(&v);
+        x = v.x, y = v.y, z = v.z, w = v.w;
+        return *this;
+    }
 };
 
 static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w)
 {
-    uint4 v = {x, y, z, w};
-    return v;
+    return uint4(x, y, z, w);
 }
 
 #define TP_DEVICE        [[maybe_unused]] static inline
@@ -39,9 +62,16 @@ static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w)
     extern "C" void name(const void *a);                                                           \
     extern "C" void name(const void *a)                                                            \
     {                                                                                              \
+        tp_harness_begin_kernel(threads);                                                          \
         name##_body((const type *)a);                                                              \
     }                                                                                              \
     static void name##_body(const type *a)
+
+/* The running thread breaks a rule: it does not go on, and the grid ends with that message, which
+ * must stay. */
+void tp_harness_fail(const char *fault);
+
+void tp_harness_begin_kernel(unsigned threads);
 
 #define TP_SHARED() tp_harness_shared
 extern unsigned char *tp_harness_shared; /* of the block that runs */
@@ -72,10 +102,7 @@ template <class T> static inline T __shfl_xor_sync(unsigned, T value, unsigned d
     return tp_harness_lane(value, threadIdx.x ^ distance);
 }
 
-static inline void __syncwarp(unsigned = TP_ALL_LANES)
-{
-    tp_harness_exchange(0);
-}
+void __syncwarp(unsigned = TP_ALL_LANES);
 
 static inline unsigned __ballot_sync(unsigned, bool vote)
 {
@@ -91,16 +118,8 @@ static inline bool __any_sync(unsigned mask, bool vote)
     return __ballot_sync(mask, vote) != 0;
 }
 
-static inline uint32_t atomicAdd(uint32_t *target, uint32_t value)
-{
-    uint32_t before = *target;
-    *target = before + value;
-    return before;
-}
-
-static inline void __threadfence(void)
-{
-}
+uint32_t atomicAdd(uint32_t *target, uint32_t value);
+void __threadfence(void);
 
 static inline uint32_t __float_as_uint(float x)
 {
@@ -151,7 +170,18 @@ static inline void tp_let_next_begin(void)
 {
 }
 
-uint32_t tp_multiply_bf16_pairs(uint32_t x, uint32_t y);
+static inline uint32_t tp_harness_round_to_bf16(float x)
+{
+    uint32_t bits = __float_as_uint(x);
+    return x != x ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+static inline uint32_t tp_multiply_bf16_pairs(uint32_t x, uint32_t y)
+{
+    float low = __uint_as_float(x << 16) * __uint_as_float(y << 16);
+    float high = __uint_as_float(x & 0xffff0000u) * __uint_as_float(y & 0xffff0000u);
+    return tp_harness_round_to_bf16(low) | tp_harness_round_to_bf16(high) << 16;
+}
 
 static inline bool tp_has_tiles(void)
 {

@@ -14,14 +14,15 @@ from run_support import TPINFER, golden_cases, ids, logits_of, packed  # noqa: E
 from support import BUILD, KIT, checkpoint, convert, main, scratch, test  # noqa: E402
 
 PLUGIN = BUILD / "tests/cuda/tensorport-cuda-harness.so"
+WATCHED = BUILD / "tests/cuda/tensorport-cuda-watched.so"  # fails where accesses of kernels break a rule: see watch.h
 GREEDY = ("--temp", 0, "--ignore-eos")
 EXACT = ("--backend", "cuda", "--kv-type", "f32", "--activations", "f32")
 VALIDATE_TIMEOUT = 280
 
 
-def harness(**settings):
+def harness(plugin=PLUGIN, **settings):
     """The environment of a machine with that device."""
-    return {**os.environ, "TENSORPORT_CUDA_PLUGIN": str(PLUGIN),
+    return {**os.environ, "TENSORPORT_CUDA_PLUGIN": str(plugin),
             **{f"TENSORPORT_HARNESS_{name.upper()}": str(value) for name, value in settings.items()}}
 
 
@@ -131,6 +132,23 @@ def neighbours_change_no_bit():
             for n in parts:
                 _, apart = logits_of(view, folder, "--token-ids", ids(text[:n]), "-n", 1, *GREEDY, *EXACT, env=harness())
                 assert np.array_equal(apart, together[:n]), (whole, n)
+
+
+@test
+def no_access_is_out_of_order():
+    """Nor out of bounds, nor before the kernel before has ended: all that watch.h looks for, in whole steps."""
+    shapes = {"tiny": (), "llama": ("--arch", "llama", "--set", "hidden_size=100", "--set", "intermediate_size=52"),
+              "odd": ("--set", "hidden_size=96", "--set", "num_attention_heads=6", "--set", "num_key_value_heads=2", "--set", "head_dim=20",
+                      "--set", "sliding_window=5", "--set", "num_local_experts=37", "--set", "num_experts_per_tok=7")}
+    prompt = np.random.default_rng(4).integers(0, 1000, 18).astype(np.int32)
+    with scratch() as folder:
+        for name, options in shapes.items():
+            view = synth(folder, name, *options)
+            how = ("--token-ids", ids(prompt), "-n", 3, *GREEDY)
+            expected, cpu = logits_of(view, folder, *how, "--backend", "cpu")
+            for tiles in (1, 0):
+                found, gpu = logits_of(view, folder, *how, *EXACT, env=harness(WATCHED, tiles=tiles, seed=tiles + 7))
+                assert found["tokens"] == expected["tokens"] and is_near(gpu, cpu), (name, tiles, np.abs(gpu - cpu).max())
 
 
 # ---------------------------------------------------------------- what goes wrong

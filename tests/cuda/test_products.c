@@ -1,0 +1,357 @@
+/* The embedding, the head, and queries, keys and values: products with dense matrices. */
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "tests/cuda/kernel_test.h"
+
+static const struct variants head_variants = {tp_few_head_bf16_1, tp_few_head_bf16_3,
+                                              tp_few_head_any, NULL, NULL};
+static const struct variants heads_variants = {tp_few_heads_bf16_1, tp_few_heads_bf16_3,
+                                               tp_few_heads_any, NULL, NULL};
+
+/* ---- the head ---- */
+
+struct head_case {
+    enum tp_matrix_type type;
+    size_t rows, columns, n, n_rows;
+    uint32_t n_parts;
+    bool tiles;
+    unsigned blocks;
+};
+
+static void check_head(const struct head_case *c)
+{
+    struct weights w = make_weights(c->type, 1, c->rows, c->columns, NULL, 0);
+    float *x = random_floats(c->n * c->columns);
+    double scales[TP_FEW], size;
+    struct tp_squares squares = make_squares(x, c->n, c->columns, scales);
+    uint32_t rows[TP_FEW], groups;
+    for (size_t i = 0; i < c->n_rows; i++)
+        rows[i] = (uint32_t)((i * 3 + 1) % c->n);
+    struct tp_few_head a = {.head = w.gpu,
+                            .columns = make_columns(x, c->n, c->columns, c->n_parts, false),
+                            .squares = squares,
+                            .rows = on_device(rows, c->n_rows * sizeof *rows),
+                            .n_tokens = (uint32_t)c->n,
+                            .n_rows = (uint32_t)c->n_rows,
+                            .logits = zeros_on_device(c->n_rows * c->rows * sizeof(float))};
+    tp_kernel_fn *kernel = variant_for(&head_variants, &w.gpu, c->n_parts, c->n, c->tiles, &groups);
+    launch(kernel, &a, sizeof a, c->blocks, TP_FEW_THREADS,
+           tp_few_shared_bytes(groups, (uint32_t)c->n, 1));
+    const float *found = from_device(a.logits, c->n_rows * c->rows * sizeof *found);
+    for (size_t i = 0; i < c->n_rows; i++) {
+        for (size_t row = 0; row < c->rows; row++) {
+            double expected =
+                multiply_row(&w, row, x + rows[i] * c->columns, &size) * scales[rows[i]];
+            expect_near(found[i * c->rows + row], expected, size * scales[rows[i]] + 1e-9, 2e-6,
+                        "logits", i, row);
+        }
+    }
+}
+
+static unsigned tiles_of(size_t rows)
+{
+    return (unsigned)((rows + TP_TILE_ROWS - 1) / TP_TILE_ROWS);
+}
+
+/* Rows and columns about the edges of tiles and steps, each with another number of tokens. */
+static void head_at_edges(void)
+{
+    static const size_t rows[] = {1, 15, 16, 17, 33}, columns[] = {8, 24, 32, 96, 128, 264, 2880};
+    size_t n = 0;
+    for (size_t i = 0; i < 5; i++) {
+        for (size_t j = 0; j < 7; j++) {
+            for (uint32_t n_parts = 1; n_parts <= 3; n_parts += 2) {
+                n = n % TP_FEW + 1;
+                check_head(&(struct head_case){TP_MATRIX_BF16, rows[i], columns[j], n, n, n_parts,
+                                               true, tiles_of(rows[i])});
+            }
+        }
+    }
+}
+
+static void head_of_any_type(void)
+{
+    static const enum tp_matrix_type types[] = {TP_MATRIX_BF16, TP_MATRIX_F16, TP_MATRIX_F32};
+    static const size_t columns[] = {1, 7, 33, 132};
+    for (size_t i = 0; i < 3; i++) {
+        for (size_t j = 0; j < 4; j++)
+            check_head(&(struct head_case){types[i], 17, columns[j], 1 + 2 * j, 1 + j,
+                                           j < 2 ? 1 : 3, false, 2});
+    }
+}
+
+/* From one token to eight, with logits of all or of some, and blocks that take several tiles. */
+static void head_for_some_tokens(void)
+{
+    for (size_t n = 1; n <= TP_FEW; n++) {
+        for (uint32_t n_parts = 1; n_parts <= 3; n_parts += 2) {
+            check_head(&(struct head_case){TP_MATRIX_BF16, 70, 64, n, n, n_parts, true, 2});
+            check_head(
+                &(struct head_case){TP_MATRIX_BF16, 33, 40, n, (n + 1) / 2, n_parts, true, 1});
+        }
+    }
+}
+
+/* 2^23 + (1/2 + 1/2), not (2^23 + 1/2) + 1/2: a number for each part, in columns of their own. */
+static void parts_are_added_from_the_smallest(void)
+{
+    enum { COLUMNS = 32, STRIDE = 128 };
+    for (size_t n = 1; n <= TP_FEW; n += TP_FEW - 1) {
+        struct weights w = make_weights(TP_MATRIX_BF16, 1, 1, COLUMNS, NULL, 0);
+        uint16_t *ones = on_host(COLUMNS, sizeof *ones),
+                 *parts = on_host(n * 3 * STRIDE, sizeof *parts);
+        uint32_t rows[TP_FEW], groups;
+        for (size_t i = 0; i < COLUMNS; i++)
+            ones[i] = to_bf16(1);
+        for (size_t i = 0; i < n; i++) {
+            rows[i] = (uint32_t)i;
+            parts[i * 3 * STRIDE] = to_bf16(0x1p23f);
+            parts[(i * 3 + 1) * STRIDE + 1] = parts[(i * 3 + 2) * STRIDE + 2] = to_bf16(0.5f);
+        }
+        w.gpu.values = on_device(ones, COLUMNS * sizeof *ones);
+        struct tp_few_head a = {.head = w.gpu,
+                                .columns = {on_device(parts, n * 3 * STRIDE * sizeof *parts), 3,
+                                            COLUMNS, STRIDE, false},
+                                .squares = {.sums = zeros_on_device(TP_FEW * sizeof(float)),
+                                            .n_sums = 1,
+                                            .size = 1,
+                                            .epsilon = 1},
+                                .rows = on_device(rows, n * sizeof *rows),
+                                .n_tokens = (uint32_t)n,
+                                .n_rows = (uint32_t)n,
+                                .logits = zeros_on_device(n * sizeof(float))};
+        tp_kernel_fn *kernel = variant_for(&head_variants, &w.gpu, 3, n, true, &groups);
+        launch(kernel, &a, sizeof a, 1, TP_FEW_THREADS,
+               tp_few_shared_bytes(groups, (uint32_t)n, 1));
+        const float *found = from_device(a.logits, n * sizeof *found);
+        for (size_t i = 0; i < n; i++)
+            expect_near(found[i], 0x1p23 + 1, 0, 0, "logits", i, 0);
+    }
+}
+
+/* ---- the embedding ---- */
+
+static void check_embed(enum tp_matrix_type type, size_t size, uint32_t n_parts, size_t n)
+{
+    enum { VOCABULARY = 11 };
+    struct weights w = make_weights(type, 1, VOCABULARY, size, NULL, 0);
+    float *weight = random_floats(size);
+    uint32_t tokens[TP_FEW];
+    for (size_t i = 0; i < n; i++)
+        tokens[i] = (uint32_t)(VOCABULARY - 1 - i);
+    struct tp_few_embed a = {.embedding = w.gpu,
+                             .tokens = on_device(tokens, n * sizeof *tokens),
+                             .weight = on_device(weight, size * sizeof *weight),
+                             .x = zeros_on_device(n * size * sizeof(float)),
+                             .columns = empty_columns(n, size, n_parts, false),
+                             .squares = {.sums = zeros_on_device(TP_FEW * sizeof(float)),
+                                         .n_sums = 1,
+                                         .size = (uint32_t)size}};
+    launch(tp_few_embed, &a, sizeof a, (unsigned)n, TP_ROW_THREADS,
+           TP_ROW_THREADS / 32 * sizeof(float));
+    const float *x = from_device(a.x, n * size * sizeof *x), *columns = read_columns(&a.columns, n);
+    const float *sums = from_device(a.squares.sums, TP_FEW * sizeof *sums);
+    for (size_t token = 0; token < n; token++) {
+        double squares = 0;
+        for (size_t i = 0; i < size; i++) {
+            double expected = w.values[tokens[token] * size + i];
+            expect_near(x[token * size + i], expected, 0, 0, "x", token, i);
+            expect_near(columns[token * size + i], expected * weight[i], fabs(expected * weight[i]),
+                        column_tolerance(&a.columns), "columns", token, i);
+            squares += expected * expected;
+        }
+        expect_near(sums[token], squares, squares, 1e-6, "sum of squares", token, 0);
+    }
+}
+
+static void embedding(void)
+{
+    static const size_t sizes[] = {1, 8, 100, 256, 257, 2880};
+    for (size_t i = 0; i < 6; i++)
+        check_embed(i % 2 == 0 ? TP_MATRIX_BF16 : TP_MATRIX_F32, sizes[i], i < 3 ? 1 : 3, 1 + i);
+    check_embed(TP_MATRIX_F16, 96, 3, TP_FEW);
+}
+
+/* To nearest, ties to even; what is no number stays one. */
+static void rounding_to_bfloat16(void)
+{
+    static const float numbers[] = {1,          1.00390625f, 1.01171875f, 1.00390637f, -1.00390625f,
+                                    0x1p-126f,  0x1.8p-133f, 0x1p-133f,   0x1.8p-134f, -0.0f,
+                                    INFINITY,   -INFINITY,   NAN,         3e38f,       FLT_MAX,
+                                    0x1.fep127f};
+    enum { N = sizeof numbers / sizeof *numbers };
+    static const uint32_t token = 0;
+    float weight[N];
+    for (size_t i = 0; i < N; i++)
+        weight[i] = 1;
+    struct tp_few_embed a = {
+        .embedding = {.values = on_device(numbers, sizeof numbers),
+                      .type = TP_MATRIX_F32,
+                      .rows = 1,
+                      .columns = N},
+        .tokens = on_device(&token, sizeof token),
+        .weight = on_device(weight, sizeof weight),
+        .x = zeros_on_device(sizeof numbers),
+        .columns = empty_columns(1, N, 1, false),
+        .squares = {.sums = zeros_on_device(TP_FEW * sizeof(float)), .n_sums = 1, .size = N}};
+    launch(tp_few_embed, &a, sizeof a, 1, TP_ROW_THREADS, TP_ROW_THREADS / 32 * sizeof(float));
+    const float *found = read_columns(&a.columns, 1);
+    for (size_t i = 0; i < N; i++)
+        expect_near(found[i], rounded_to_bf16(numbers[i]), 0, 0, "number", i, 0);
+}
+
+/* ---- queries, keys and values ---- */
+
+struct heads_case {
+    enum tp_matrix_type type;
+    size_t n_heads, n_kv, size, hidden, n;
+    uint32_t n_parts;
+    bool tiles, bf16_cache, ring, split; /* split: a launch for each matrix */
+    unsigned blocks;
+};
+
+enum { CONTEXT = 12, RING = 5, RINGS_BEFORE = 1, WHOLE_BEFORE = 2 };
+
+/* A projected and turned head of a token. */
+static void expected_head(const struct heads_case *c, const struct weights *w, const float *bias,
+                          size_t head, const float *x, double scale, const float *cosines,
+                          const float *sines, double *ret_values, double *ret_size)
+{
+    size_t half = c->size / 2;
+    double size;
+    *ret_size = 0;
+    for (size_t i = 0; i < c->size; i++) {
+        size_t row = head * c->size + i;
+        ret_values[i] = multiply_row(w, row, x, &size) * scale + (bias != NULL ? bias[row] : 0);
+        *ret_size = fmax(*ret_size, size * scale + 1);
+    }
+    for (size_t i = 0; i < half && cosines != NULL; i++) {
+        double first = ret_values[i], second = ret_values[i + half];
+        ret_values[i] = first * cosines[i] - second * sines[i];
+        ret_values[i + half] = second * cosines[i] + first * sines[i];
+    }
+}
+
+static float cache_number(const uint8_t *cache, size_t i, bool bf16)
+{
+    return bf16 ? from_bf16(((const uint16_t *)(const void *)cache)[i])
+                : ((const float *)(const void *)cache)[i];
+}
+
+/* Where a number of the layer stands in a sequence's memory: part 0 is keys, 1 values. */
+static size_t cache_place(const struct heads_case *c, size_t part, size_t head, size_t position,
+                          size_t i)
+{
+    size_t capacity = c->ring ? RING : CONTEXT;
+    size_t before = 2 * c->n_kv * c->size * (RINGS_BEFORE * RING + WHOLE_BEFORE * CONTEXT);
+    return before + ((part * c->n_kv + head) * capacity + position % capacity) * c->size + i;
+}
+
+static void check_heads(const struct heads_case *c)
+{
+    size_t rows[] = {c->n_heads * c->size, c->n_kv * c->size, c->n_kv * c->size};
+    size_t half = c->size / 2, width = c->bf16_cache ? 2 : 4;
+    size_t cache_bytes = cache_place(c, 2, 0, 0, 0) * width;
+    uint32_t positions[TP_FEW], sequence_of[TP_FEW], groups;
+    struct tp_gpu_sequence sequences[TP_FEW];
+    struct weights w[3];
+    float *bias[3], *x = random_floats(c->n * c->hidden), *cosines = random_floats(c->n * half),
+                    *sines = random_floats(c->n * half);
+    double scales[TP_FEW], values[256], size;
+    struct tp_few_heads a = {.squares = make_squares(x, c->n, c->hidden, scales),
+                             .columns = make_columns(x, c->n, c->hidden, c->n_parts, false),
+                             .n_tokens = (uint32_t)c->n,
+                             .n_heads = (uint32_t)c->n_heads,
+                             .cosines = on_device(cosines, c->n * half * sizeof *cosines),
+                             .sines = on_device(sines, c->n * half * sizeof *sines),
+                             .cache = {.n_heads = (uint32_t)c->n_kv,
+                                       .head_size = (uint32_t)c->size,
+                                       .ring_capacity = RING,
+                                       .rings_before = RINGS_BEFORE,
+                                       .whole_before = WHOLE_BEFORE,
+                                       .is_ring = c->ring,
+                                       .bf16 = c->bf16_cache},
+                             .queries = zeros_on_device(c->n * rows[0] * sizeof(float))};
+    for (size_t i = 0; i < 3; i++) {
+        w[i] = make_weights(c->type, 1, rows[i], c->hidden, NULL, 0);
+        bias[i] = i == 1 && c->n_heads % 2 == 0 ? NULL : random_floats(rows[i]);
+    }
+    for (size_t i = 0; i < c->n; i++) {
+        positions[i] = (uint32_t)(CONTEXT - 1 - i);
+        sequence_of[i] = (uint32_t)(c->n - 1 - i);
+        sequences[i] = (struct tp_gpu_sequence){zeros_on_device(cache_bytes), CONTEXT};
+    }
+    const float *const *b = (const float *const *)bias;
+    a.q = w[0].gpu, a.k = w[1].gpu, a.v = w[2].gpu;
+    a.q_bias = on_device(b[0], rows[0] * sizeof(float));
+    a.k_bias = b[1] != NULL ? on_device(b[1], rows[1] * sizeof(float)) : NULL;
+    a.v_bias = on_device(b[2], rows[2] * sizeof(float));
+    a.places.positions = on_device(positions, c->n * sizeof *positions);
+    a.places.sequences = on_device(sequence_of, c->n * sizeof *sequence_of);
+    a.cache.sequences = on_device(sequences, c->n * sizeof *sequences);
+    tp_kernel_fn *kernel =
+        variant_for(&heads_variants, &w[0].gpu, c->n_parts, c->n, c->tiles, &groups);
+    for (size_t i = 0; i < (c->split ? 3 : 1); i++) {
+        a.first_unit += a.n_units;
+        a.n_units = (uint32_t)(c->split ? rows[i] / 2 : (rows[0] + 2 * rows[1]) / 2);
+        unsigned n_tiles = (a.n_units + TP_TILE_UNITS - 1) / TP_TILE_UNITS;
+        launch(kernel, &a, sizeof a, c->blocks < n_tiles ? c->blocks : n_tiles, TP_FEW_THREADS,
+               tp_few_shared_bytes(groups, (uint32_t)c->n, 1));
+    }
+    const float *queries = from_device(a.queries, c->n * rows[0] * sizeof *queries);
+    double stored = c->bf16_cache ? 0x1p-8 : 4e-6;
+    for (size_t token = 0; token < c->n; token++) {
+        const float *vector = x + token * c->hidden, *cos = cosines + token * half,
+                    *sin = sines + token * half;
+        const uint8_t *cache = from_device(sequences[sequence_of[token]].memory, cache_bytes);
+        for (size_t head = 0; head < c->n_heads; head++) {
+            expected_head(c, &w[0], b[0], head, vector, scales[token], cos, sin, values, &size);
+            for (size_t i = 0; i < c->size; i++)
+                expect_near(queries[(token * c->n_heads + head) * c->size + i], values[i], size,
+                            4e-6, "query", head, i);
+        }
+        for (size_t part = 0; part < 2; part++) {
+            for (size_t head = 0; head < c->n_kv; head++) {
+                expected_head(c, &w[1 + part], b[1 + part], head, vector, scales[token],
+                              part == 0 ? cos : NULL, sin, values, &size);
+                for (size_t i = 0; i < c->size; i++)
+                    expect_near(cache_number(cache, cache_place(c, part, head, positions[token], i),
+                                             c->bf16_cache),
+                                values[i], size, stored, part == 0 ? "key" : "value", head, i);
+            }
+        }
+        for (size_t i = 0; i < cache_place(c, 0, 0, 0, 0); i++)
+            expect(cache_number(cache, i, c->bf16_cache) == 0, "another layer is written at %zu",
+                   i);
+    }
+}
+
+static void queries_keys_and_values(void)
+{
+    static const size_t sizes[] = {2, 20, 64, 80, 128};
+    for (size_t i = 0; i < 5; i++) {
+        check_heads(&(struct heads_case){TP_MATRIX_BF16, 2 + i % 2, 1, sizes[i], 40, 1 + i, 3, true,
+                                         i % 2 == 0, i % 2 == 1, false, 3});
+        check_heads(&(struct heads_case){TP_MATRIX_BF16, 4, 2, sizes[i], 32, TP_FEW - i, 1, true,
+                                         i % 2 == 1, i % 3 == 0, true, 100});
+    }
+    check_heads(&(struct heads_case){TP_MATRIX_BF16, 3, 3, 16, 264, TP_FEW, 3, true, false, true,
+                                     false, 2});
+    check_heads(
+        &(struct heads_case){TP_MATRIX_F32, 3, 1, 20, 33, 5, 3, false, false, true, false, 4});
+    check_heads(
+        &(struct heads_case){TP_MATRIX_F16, 2, 2, 10, 9, 2, 1, false, true, false, true, 4});
+}
+
+const struct kernel_test product_tests[] = {
+    {"head_at_edges", head_at_edges, NULL},
+    {"head_of_any_type", head_of_any_type, NULL},
+    {"head_for_some_tokens", head_for_some_tokens, NULL},
+    {"parts_are_added_from_the_smallest", parts_are_added_from_the_smallest, NULL},
+    {"embedding", embedding, NULL},
+    {"rounding_to_bfloat16", rounding_to_bfloat16, NULL},
+    {"queries_keys_and_values", queries_keys_and_values, NULL},
+    {NULL, NULL, NULL},
+};
