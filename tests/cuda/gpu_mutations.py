@@ -1,12 +1,12 @@
 """Lines of the GPU backend that must not break, and what notices when they do: see test_gpu_mutations.py.
 
-A row replaces `old`, which stands exactly once in the files of cuda/, by `new`. `check`: names of tests of
+A row replaces `old`, which stands exactly once in the files of cuda/ (or in `file`, if it is named), by `new`. `check`: names of tests of
 test-kernels, or "model": a forward pass of the tiny model (in a step of many tokens and in steps of one)
 under the eyes of watch.h, compared with the CPU's. Any of them that fails is enough."""
 
 from collections import namedtuple
 
-Mutation = namedtuple("Mutation", "trap old new check")
+Mutation = namedtuple("Mutation", "trap old new check file", defaults=(None,))
 
 BARRIER = "    __syncthreads();\n"
 
@@ -95,7 +95,7 @@ MUTATIONS = [
     Mutation("columns are not shuffled", "(i & ~7u) + (j < 4 ? 2 * j : 2 * j - 7) : i", "i : i", "down_and_sum experts_of_every_size"),
     Mutation("columns are shuffled in another order", "(j < 4 ? 2 * j : 2 * j - 7)", "(j < 4 ? 2 * j + 1 : 2 * j - 8)", "experts_of_every_size"),
     Mutation("unpacked nibbles stand in another order", "tp_unpack_nibbles(u << 12, upper_factor)", "tp_unpack_nibbles(u << 8, upper_factor)",
-             "experts_of_every_size"),
+             "experts_of_every_size", "few_tile.cuh"),
     Mutation("parts repeat the whole", "        x -= tp_from_bf16(bits);\n", "", "embedding"),
     Mutation("a part is cut off, not rounded", "return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;", "return bits >> 16;", "embedding"),
     Mutation("ties of BF16 are rounded up", "return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;", "return (bits + 0x8000u) >> 16;",
@@ -114,7 +114,7 @@ MUTATIONS = [
     Mutation("a step of BF16 goes beyond the row", "bool exists = at < w->columns;", "bool exists = true;", "head_at_edges"),
     Mutation("a block of MXFP4 beyond the row is read", "bool upper_exists = block < n_blocks && a->values != NULL;",
              "bool upper_exists = a->values != NULL;", "experts_of_every_size"),
-    Mutation("padding of columns holds anything", "tp_device_zero(stages->device, stages->memory, stages->memory_bytes, error);", "0;", "model"),
+    Mutation("padding of columns holds anything", "tp_device_zero(cuda->device, cuda->memory, bytes, error);", "0;", "model"),
 
     # ---- MXFP4
     Mutation("scales ignore the shift", "int exponent = (int)scale + 126 - shift;", "int exponent = (int)scale + 126;", "largest_scales"),
@@ -127,7 +127,7 @@ MUTATIONS = [
     Mutation("the high nibble comes first", "(column & 1) != 0 ? pair >> 4 : pair & 15", "(column & 1) == 0 ? pair >> 4 : pair & 15",
              "experts_of_other_types"),
     Mutation("half of E2M1 is none", "? 0.5f * (float)magnitude", "? (float)magnitude", "experts_of_other_types"),
-    Mutation("the second row has the first one's scales", "tp_mxfp4_factor(b->scales[block], w->shift)", "tp_mxfp4_factor(a->scales[block], w->shift)",
+    Mutation("the second row has the first one's scales", "tp_mxfp4_factor(lower_scale[i], w->shift)", "tp_mxfp4_factor(upper_scale[i], w->shift)",
              "experts_of_every_size"),
     Mutation("experts share the first one's scales", "        w.scales += rows * (w.columns / 32);\n", "        ;\n", "experts_of_every_size"),
 
@@ -143,22 +143,22 @@ MUTATIONS = [
              "output_at_edges"),
     Mutation("all outputs weigh the same", "a->routing.weights[cell.token * k + i]", "1.0f / k", "down_and_sum"),
     Mutation("inner vectors are not normed", "float scale = routing->scales[cell.token];", "float scale = 1;", "experts_of_every_size"),
-    Mutation("logits have the norm of another token", "scales[a->rows[cell.token]]", "scales[cell.token]", "head_for_some_tokens"),
+    Mutation("logits have the norm of another token", "scales[a->rows != NULL ? a->rows[cell.token] : cell.token]", "scales[cell.token]", "head_for_some_tokens"),
     Mutation("the embedding is normed by its weighted squares", "        sum = fmaf(x, x, sum);\n", "        sum = fmaf(x * a->weight[i], x, sum);\n",
-             "embedding"),
+             "embedding", "few.cu"),
 
     # ---- biases
-    Mutation("no bias of queries, keys and values", "first * scale + bias_of(u.bias, u.row)", "first * scale", "queries_keys_and_values"),
-    Mutation("the second half has the first one's bias", "second * scale + bias_of(u.bias, u.row + half)", "second * scale + bias_of(u.bias, u.row)",
-             "queries_keys_and_values"),
-    Mutation("no bias of the output", "                           bias_of(a->bias, row));", "                           0.0f);", "output_at_edges"),
-    Mutation("no bias of the router", "sum * scales[i / n_experts] + bias_of(a->router_bias, i % n_experts)", "sum * scales[i / n_experts]",
+    Mutation("no bias of queries, keys and values", "first * scale + tp_bias_of(u.bias, u.row)", "first * scale", "queries_keys_and_values", "few.cu"),
+    Mutation("the second half has the first one's bias", "second * scale + tp_bias_of(u.bias, u.row + half)", "second * scale + tp_bias_of(u.bias, u.row)",
+             "queries_keys_and_values", "few.cu"),
+    Mutation("no bias of the output", "                           tp_bias_of(a->bias, row));", "                           0.0f);", "output_at_edges"),
+    Mutation("no bias of the router", "sum * scales[i / n_experts] + tp_bias_of(a->router_bias, i % n_experts)", "sum * scales[i / n_experts]",
              "experts_of_all_numbers"),
     Mutation("experts share the first one's bias", "size_t bias = 2 * ((size_t)expert * a->inner + unit);", "size_t bias = 2 * (size_t)unit;",
              "experts_of_every_size"),
-    Mutation("up has gate's bias", "bias_of(a->bias, bias + 1)", "bias_of(a->bias, bias)", "experts_of_every_size"),
+    Mutation("up has gate's bias", "tp_bias_of(a->bias, bias + 1)", "tp_bias_of(a->bias, bias)", "experts_of_every_size", "few.cu"),
     Mutation("down's experts share the first one's bias", "bias_of(a->bias, (size_t)expert * w.rows + row)", "bias_of(a->bias, row)", "down_and_sum"),
-    Mutation("no bias of a dense up", "up + bias_of(a->up_bias, unit)", "up", "dense_layers"),
+    Mutation("no bias of a dense up", "up + tp_bias_of(a->up_bias, unit)", "up", "dense_layers", "few.cu"),
 
     # ---- SwiGLU
     Mutation("gate is not clamped", "    gate = gate > limit ? limit : gate;\n", "", "experts_of_every_size"),
@@ -188,11 +188,11 @@ MUTATIONS = [
     Mutation("layers before this one are not counted", "(size_t)cache->rings_before * ring +", "(size_t)cache->whole_before * ring +", "queries_keys_and_values"),
     Mutation("values lie behind a context's keys, not a ring's", "place.values = place.keys + position * place.capacity;",
              "place.values = place.keys + position * s.capacity;", "queries_keys_and_values"),
-    Mutation("a ring has no room for a step", "window_of(c) + TP_FEW", "window_of(c)", "model"),
+    Mutation("a ring has no room for a step", "window_of(c) + step_max", "window_of(c)", "model"),
 
     # ---- attention
-    Mutation("the window has a key too many", "position - a->window + 1;", "position - a->window;", "positions_and_windows"),
-    Mutation("the window has a key too few", "position - a->window + 1;", "position - a->window + 2;", "positions_and_windows"),
+    Mutation("the window has a key too many", "position - a->window + 1;", "position - a->window;", "positions_and_windows", "attend.cu"),
+    Mutation("the window has a key too few", "position - a->window + 1;", "position - a->window + 2;", "positions_and_windows", "attend.cu"),
     Mutation("a split reaches into the next", "end = begin + TP_GPU_KEY_SPLIT;", "end = begin + TP_GPU_KEY_SPLIT + 1;", "positions_and_windows"),
     Mutation("a split ends early", "end = begin + TP_GPU_KEY_SPLIT;", "end = begin + TP_GPU_KEY_SPLIT - 1;", "positions_and_windows"),
     Mutation("the position itself is not seen", "end < position + 1 ? end : position + 1", "end < position ? end : position", "positions_and_windows"),
@@ -220,7 +220,7 @@ MUTATIONS = [
     Mutation("the worst is chosen", "x_is_number && x != y ? x > y : i < j", "x_is_number && x != y ? x < y : i < j", "experts_of_all_numbers"),
     Mutation("lanes without an expert win", "            if (other_expert != 0xffffffffu &&\n                (best_expert", "            if (true &&\n                (best_expert",
              "experts_of_all_numbers ties_and_what_is_no_number"),
-    Mutation("an expert is chosen twice", "is_better(previous, previous_expert, logits[expert], expert)", "true", "experts_of_all_numbers"),
+    Mutation("an expert is chosen twice", "tp_is_better(previous, previous_expert, logits[expert], expert)", "true", "experts_of_all_numbers"),
     Mutation("weights are not a softmax", "            weights[i] /= total;\n", "            ;\n", "experts_of_all_numbers"),
     Mutation("exponentials of router logits as they are", "weights[i] = expf(best - largest);", "weights[i] = expf(best);", "ties_and_what_is_no_number"),
     Mutation("experts above the 32nd are lost", "uint32_t at = n + (uint32_t)__popc(all & ((1u << lane) - 1));", "uint32_t at = (uint32_t)__popc(all & ((1u << lane) - 1));",
@@ -228,4 +228,26 @@ MUTATIONS = [
     Mutation("a tile's router sums are the first token's", "values[j * TP_FEW + token], sum);", "values[j * TP_FEW], sum);", "experts_of_all_numbers"),
     Mutation("a tile beyond the row counts for the router", "j < TP_TILE_ROWS && tile * TP_TILE_ROWS + j < a->router.columns", "j < TP_TILE_ROWS",
              "output_at_edges"),
+
+    # ---- steps of many tokens
+    Mutation("a step's rows are overwritten while they are multiplied",
+             *without("        tp_copy_wait<STAGES - 2>();\n    " + BARRIER, "    " + BARRIER), "model", "many_tile.cuh"),
+    Mutation("a step's rows are multiplied before they have come", "        tp_copy_wait<STAGES - 2>();\n", "", "model"),
+    Mutation("steps are copied to each other's place", "shared + ahead % STAGES * stage_bytes", "shared + step % STAGES * stage_bytes", "model"),
+    Mutation("factors are those of the step behind", "WEIGHTS::factor(w, &sources.upper[m], step + 1, t)", "WEIGHTS::factor(w, &sources.upper[m], step, t)",
+             "model"),
+    Mutation("chunks of vectors keep their places", "WEIGHTS::place(row, chunk) * 16,\n                          columns->parts + at",
+             "chunk * 16,\n                          columns->parts + at", "model"),
+    Mutation("only the largest part is multiplied", "uint32_t part = PARTS - 1 - i;", "uint32_t part = 0;", "model"),
+    Mutation("keys are scored before all are there", *without(BARRIER + "        score(a, &tile, &d, first);\n"), "model"),
+    Mutation("values take the place of keys that are read", *without(BARRIER + "        weigh(&d);\n"), "model"),
+    Mutation("values are mixed before all are there", *without(BARRIER + "        mix(&d);\n"), "model"),
+    Mutation("the sink has no part in prompts", "d->total[row] = sink ? 1.0f : 0.0f;", "d->total[row] = 0.0f;", "model"),
+    Mutation("prompts see what follows", "position >= q.first && position <= q.position", "position >= q.first", "model"),
+    Mutation("slots belong to choices", "a->slots.tokens[at] = i / k;", "a->slots.tokens[at] = i;", "model"),
+    Mutation("slots are counted while they are numbered",
+             *without(BARRIER + "    for (uint32_t expert = warp; expert < n_experts; expert += SORT_WARPS)\n        number_slots(a, expert, first[expert], false);\n"),
+             "model"),
+    Mutation("outputs are not weighted", "sum = fmaf(slots->weights[token * k + j], a->outputs[slot * a->columns.size + i], sum);",
+             "sum += a->outputs[slot * a->columns.size + i];", "model"),
 ]

@@ -56,7 +56,7 @@ static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w)
 
 #define TP_DEVICE        [[maybe_unused]] static inline
 #define TP_DEVICE_MEMBER inline
-#define TP_DEVICE_FIELD inline
+#define TP_DEVICE_FIELD  inline
 #define TP_KERNEL(name, type, threads)                                                             \
     static void name##_body(const type *a);                                                        \
     extern "C" void name(const void *a);                                                           \

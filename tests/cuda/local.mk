@@ -75,6 +75,7 @@ TESTS += \
 	tests/cuda/test-kernels \
 	tests/cuda/test_gpu.py \
 	tests/cuda/test_gpu_bench.py \
-	tests/cuda/test_gpu_load.py
+	tests/cuda/test_gpu_load.py \
+	tests/cuda/test_gpu_mutations.py
 endif
 endif
