@@ -7,34 +7,12 @@
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
-
-/* The address sanitizer wants to see the change of stacks. */
-class tp_fiber
-{
-    ucontext_t context;
-
-  public:
-    void prepare(void *stack, size_t bytes, void (*run)(void))
-    {
-        __asan_unpoison_memory_region(stack, bytes); /* what was left there never returned */
-        getcontext(&context);
-        context.uc_stack.ss_sp = stack;
-        context.uc_stack.ss_size = bytes;
-        context.uc_link = NULL;
-        makecontext(&context, run, 0);
-    }
-
-    void go_to(tp_fiber &other)
-    {
-        swapcontext(&context, &other.context);
-    }
-
-    void prefetch() const
-    {
-    }
-};
-
 #else
+#define ASAN_UNPOISON_MEMORY_REGION(address, bytes) ((void)(address), (void)(bytes))
+#endif
+
+/* Jumps that the address sanitizer must not take for the end of all that is on a stack. */
+#define TP_JUMPS __attribute__((noinline, no_sanitize("address")))
 
 /* swapcontext() asks the kernel for the signal mask each time, a jump does not. */
 class tp_fiber
@@ -42,7 +20,7 @@ class tp_fiber
     void *place[5];
     ucontext_t *beginning = NULL; /* until it has begun; lies on its stack */
 
-    [[noreturn]] __attribute__((noinline)) void begin()
+    [[noreturn]] TP_JUMPS void begin()
     {
         const ucontext_t *context = beginning;
         beginning = NULL;
@@ -51,9 +29,11 @@ class tp_fiber
     }
 
   public:
-    /* `run` on that stack when somebody goes there; it must not return. */
+    /* `run` on that stack when somebody goes there; it must not return. What was left on the stack
+     * is forgotten. */
     void prepare(void *stack, size_t bytes, void (*run)(void))
     {
+        ASAN_UNPOISON_MEMORY_REGION(stack, bytes);
         ucontext_t *context = (ucontext_t *)stack;
         getcontext(context);
         context->uc_stack.ss_sp = context + 1;
@@ -65,7 +45,7 @@ class tp_fiber
 
     /* Leaves this one, the one that runs, until somebody comes back to it. The jump is no call, so
      * that the processor foresees the return: fibers mostly stop at the same place. */
-    __attribute__((noinline)) void go_to(tp_fiber &other)
+    TP_JUMPS void go_to(tp_fiber &other)
     {
         if (__builtin_setjmp(place) != 0)
             return;
@@ -83,7 +63,5 @@ class tp_fiber
         __builtin_prefetch(top + 128);
     }
 };
-
-#endif
 
 #endif
