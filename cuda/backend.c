@@ -82,6 +82,11 @@ static int check_model(const struct tp_model *model, const struct tp_backend_opt
                                 "give --backend cpu",
                                 window, c->windows[i]);
         window = c->windows[i] > 0 ? c->windows[i] : window;
+        if (c->n_experts == 0 && model->layers[i].gate.type != model->layers[i].up.type)
+            return tp_error_set(error, -EOPNOTSUPP,
+                                "layer %zu: gate and up are of different types: expected one; give "
+                                "--backend cpu",
+                                i);
     }
     return 0;
 }
@@ -224,6 +229,7 @@ static int open_all(struct tp_backend *cuda, struct tp_error *error)
         rc = tp_gpu_weights_load(cuda->device, cuda->model, &cuda->options, &cuda->weights, error);
     if (rc == 0)
         rc = allocate_stages(cuda, error);
+    cuda->has_many = rc == 0 && tp_many_stages_can_with(&cuda->of);
     return rc < 0 ? rc : allocate_host(cuda, error);
 }
 

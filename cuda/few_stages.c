@@ -86,7 +86,7 @@ static uint32_t groups_of(const struct tp_few_stages *stages, size_t n)
 static enum variant variant_of(const struct tp_few_stages *stages, const struct tp_gpu_matrix *w,
                                size_t n)
 {
-    if (!tp_step_uses_tiles(stages->of, w->type, w->columns))
+    if (!tp_step_uses_tiles(stages->of, w))
         return ANY;
     bool one = groups_of(stages, n) == 1;
     if (w->type == TP_MATRIX_BF16)

@@ -43,11 +43,20 @@ bool tp_many_stages_can(const struct tp_step_model *of)
                                          is_dense ? &l->up : &l->experts_gate_up.first,
                                          is_dense ? &l->down : &l->experts_down.first};
         for (size_t j = 0; j < sizeof all / sizeof *all; j++) {
-            if (!tp_step_uses_tiles(of, all[j]->type, all[j]->columns))
+            if (!tp_step_fits_tiles(of, all[j]->type, all[j]->columns))
                 return false;
         }
     }
     return true;
+}
+
+bool tp_many_stages_can_with(const struct tp_step_model *of)
+{
+    bool can = tp_many_stages_can(of);
+    for (size_t i = 0; can && i < of->model->config.n_layers; i++)
+        can = tp_step_uses_tiles(of, tp_step_gate_up(of, i)) &&
+              tp_step_uses_tiles(of, tp_step_down(of, i));
+    return can;
 }
 
 /* ---- memory ---- */

@@ -22,6 +22,9 @@ struct tp_many_stages {
  * memory for its shapes. */
 bool tp_many_stages_can(const struct tp_step_model *of);
 
+/* The same of the weights that are there. */
+bool tp_many_stages_can_with(const struct tp_step_model *of);
+
 /* As tp_few_stages_take(); the first five fields are set. */
 void tp_many_stages_take(struct tp_many_stages *stages, struct tp_arena *arena);
 

@@ -88,7 +88,7 @@ void tp_step_show_router(struct tp_step *step, size_t layer, const float *logits
 
 /* ---- what kernels are told of a model ---- */
 
-bool tp_step_uses_tiles(const struct tp_step_model *of, enum tp_matrix_type type, size_t columns)
+bool tp_step_fits_tiles(const struct tp_step_model *of, enum tp_matrix_type type, size_t columns)
 {
     enum { BF16_IN_16_BYTES = 8 };
     if (!of->facts->has_tiles)
@@ -96,12 +96,17 @@ bool tp_step_uses_tiles(const struct tp_step_model *of, enum tp_matrix_type type
     return type == TP_MATRIX_MXFP4 || (type == TP_MATRIX_BF16 && columns % BF16_IN_16_BYTES == 0);
 }
 
+bool tp_step_uses_tiles(const struct tp_step_model *of, const struct tp_gpu_matrix *w)
+{
+    return w->shift == 0 && tp_step_fits_tiles(of, w->type, w->columns);
+}
+
 struct tp_columns tp_step_columns_for(const struct tp_step_model *of,
                                       const struct tp_columns *columns,
                                       const struct tp_gpu_matrix *w)
 {
     struct tp_columns for_w = *columns;
-    for_w.shuffled = w->type == TP_MATRIX_MXFP4 && tp_step_uses_tiles(of, w->type, w->columns);
+    for_w.shuffled = w->type == TP_MATRIX_MXFP4 && tp_step_uses_tiles(of, w);
     return for_w;
 }
 

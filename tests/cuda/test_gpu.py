@@ -1,6 +1,7 @@
 """The GPU backend without a GPU: `tpinfer --backend cuda` with a plugin whose kernels run in the
 harness. Judged by transformers' goldens, and by the CPU backend on shapes that those do not have."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "infer"))
 
 from run_support import TPINFER, golden_cases, ids, logits_of, packed  # noqa: E402
-from support import BUILD, KIT, checkpoint, convert, main, scratch, test  # noqa: E402
+from support import BUILD, KIT, checkpoint, convert, main, read, scratch, test, write_checkpoint  # noqa: E402
 
 PLUGIN = BUILD / "tests/cuda/tensorport-cuda-harness.so"
 WATCHED = BUILD / "tests/cuda/tensorport-cuda-watched.so"  # fails where accesses of kernels break a rule: see watch.h
@@ -95,6 +96,23 @@ def odd_shapes_are_the_cpu_s():
             for tiles in (1, 0):
                 found, gpu = logits_of(view, folder, *how, *EXACT, env=harness(tiles=tiles))
                 assert found["tokens"] == expected["tokens"] and is_near(gpu, cpu), (name, tiles, np.abs(gpu - cpu).max())
+
+
+@test
+def scales_far_apart_are_the_cpu_s():
+    """A scale so large that others are lost in a BF16 beside it; it is on one weight of a row, which is clamped."""
+    with scratch() as folder:
+        tensors, config = read(checkpoint("tiny")), json.loads((checkpoint("tiny") / "config.json").read_text())
+        blocks, scales = (tensors[f"model.layers.1.mlp.experts.gate_up_proj_{part}"] for part in ("blocks", "scales"))
+        scales -= 4
+        for row in (7, 9):
+            blocks[:, row, 0], blocks[:, row, 0, 0], scales[:, row, 0] = 0, 1, 254
+        source = write_checkpoint(folder / "checkpoint", tensors, config)
+        view = convert(source, folder / "view", "--precision", "source", "--mxfp4", "packed")
+        how = ("--token-ids", ids(range(200, 213)), "-n", 3, *GREEDY)
+        expected, cpu = logits_of(view, folder, *how, "--backend", "cpu")
+        found, gpu = logits_of(view, folder, *how, *EXACT, env=harness())
+        assert np.isfinite(cpu).all() and found["tokens"] == expected["tokens"] and is_near(gpu, cpu), np.abs(gpu - cpu).max()
 
 
 @test
