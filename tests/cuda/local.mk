@@ -9,7 +9,9 @@ EXTRA_DIST += \
 	tests/cuda/test_gpu_load.py \
 	tests/cuda/test_gpu_mutations.py
 
+# Sanitizers know nothing of fibers, and say nothing that the harness does not.
 if PYTHON_TESTS
+if !SANITIZED
 harness_flags = $(AM_CXXFLAGS) -fPIC -fvisibility=hidden -ffp-contract=off -U_FORTIFY_SOURCE -Wno-unknown-pragmas
 watched_flags = -fno-sanitize=all -fsanitize=thread
 
@@ -67,8 +69,6 @@ tests_cuda_test_harness_CXXFLAGS = $(harness_flags) $(watched_flags) -O1
 tests_cuda_test_harness_LDADD = libcuda_harness.a -lm
 tests_cuda_test_harness_LINK = $(link_with_kernels)
 
-# Sanitizers know nothing of fibers, and say nothing that the harness does not.
-if !SANITIZED
 TESTS += \
 	tests/cuda/peaks \
 	tests/cuda/test-harness \
