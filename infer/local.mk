@@ -30,6 +30,7 @@ libinfer_a_SOURCES = \
 	infer/model/memory.c infer/model/memory.h \
 	infer/model/model.c infer/model/model.h \
 	infer/model/rope.c infer/model/rope.h \
+	infer/model/sampling.c infer/model/sampling.h \
 	infer/tokenizer/added_tokens.c infer/tokenizer/added_tokens.h \
 	infer/tokenizer/bpe.c infer/tokenizer/bpe.h \
 	infer/tokenizer/bpe_heap.c infer/tokenizer/bpe_heap.h \

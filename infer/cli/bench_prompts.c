@@ -8,7 +8,7 @@
 
 #include "decode/json.h"
 #include "fs/base/bytes.h"
-#include "infer/engine/sampler.h"
+#include "infer/model/sampling.h"
 
 enum { FILE_MAX = 1 << 26, LINES_MAX = 100000 };
 
@@ -32,8 +32,8 @@ static int allocate(struct tp_bench_prompts *prompts, size_t n)
 
 uint32_t tp_bench_random_token(uint64_t seed, size_t vocabulary, size_t text, size_t position)
 {
-    double uniform = tp_random_uniform(seed, (uint64_t)text << 32 | position);
-    return (uint32_t)(uniform * (double)vocabulary);
+    uint64_t bits = tp_random_bits(seed, (uint64_t)text << 32 | position);
+    return (uint32_t)((double)bits * 0x1p-64 * (double)vocabulary);
 }
 
 int tp_bench_prompts_random(uint64_t seed, size_t vocabulary, size_t n, size_t length,

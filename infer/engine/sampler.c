@@ -9,7 +9,7 @@
 struct candidate {
     uint32_t token;
     float logit;
-    double probability; /* not divided by the sum */
+    uint64_t mass;
 };
 
 struct tp_sampler {
@@ -56,31 +56,9 @@ void tp_sampler_note(struct tp_sampler *sampler, uint32_t token)
         sampler->seen[token] = true;
 }
 
-/* ---- random numbers ---- */
-
-struct counter {
-    uint32_t words[4];
-};
-
-static struct counter philox_round(struct counter c, uint32_t key0, uint32_t key1)
+const bool *tp_sampler_seen(const struct tp_sampler *sampler)
 {
-    uint64_t a = (uint64_t)0xD2511F53 * c.words[0], b = (uint64_t)0xCD9E8D57 * c.words[2];
-    return (struct counter){{(uint32_t)(b >> 32) ^ c.words[1] ^ key0, (uint32_t)b,
-                             (uint32_t)(a >> 32) ^ c.words[3] ^ key1, (uint32_t)a}};
-}
-
-double tp_random_uniform(uint64_t seed, uint64_t position)
-{
-    enum { ROUNDS = 10 };
-    struct counter c = {{(uint32_t)position, (uint32_t)(position >> 32), 0, 0}};
-    uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
-    for (int i = 0; i < ROUNDS; i++) {
-        c = philox_round(c, key0, key1);
-        key0 += 0x9E3779B9;
-        key1 += 0xBB67AE85;
-    }
-    uint64_t bits = (uint64_t)c.words[0] << 32 | c.words[1];
-    return (double)(bits >> 11) * 0x1p-53;
+    return sampler->seen;
 }
 
 /* ---- choosing ---- */
@@ -151,20 +129,20 @@ static const struct candidate *take_likeliest(struct candidate *heap, size_t *n)
     return &heap[*n];
 }
 
-/* Those that have any probability to speak of, as a heap, and the sum of their probabilities. */
+/* Those that can be drawn, as a heap, and their sum. */
 static size_t collect(struct tp_sampler *sampler, const float *logits, double largest,
-                      double *ret_sum)
+                      uint64_t *ret_sum)
 {
-    /* exp(-60) of the likeliest: all of a vocabulary together is below one draw in 2^53. */
-    double temperature = sampler->sampling.temperature, lowest = largest - 60 * temperature;
-    double sum = 0;
+    const double one = (double)((uint64_t)1 << TP_MASS_BITS);
+    double temperature = sampler->sampling.temperature;
+    uint64_t sum = 0;
     size_t n = 0;
     for (size_t i = 0; i < sampler->n; i++) {
-        if (!(logits[i] >= lowest))
+        double mass = rint(one * exp((logits[i] - largest) / temperature));
+        if (!(mass >= 1))
             continue;
-        double probability = exp((logits[i] - largest) / temperature);
-        sampler->candidates[n++] = (struct candidate){(uint32_t)i, logits[i], probability};
-        sum += probability;
+        sampler->candidates[n++] = (struct candidate){(uint32_t)i, logits[i], (uint64_t)mass};
+        sum += (uint64_t)mass;
     }
     make_heap(sampler->candidates, n);
     *ret_sum = sum;
@@ -180,28 +158,35 @@ static size_t keep_taken(struct candidate *candidates, size_t n, size_t n_taken)
 }
 
 /* Top-k: gives how many of `n` candidates are left, and their sum. */
-static size_t cut_to_k(struct candidate *candidates, size_t n, size_t k, double *sum)
+static size_t cut_to_k(struct candidate *candidates, size_t n, size_t k, uint64_t *sum)
 {
     if (k == 0 || k >= n)
         return n;
     *sum = 0;
     for (size_t left = n; left > n - k;)
-        *sum += take_likeliest(candidates, &left)->probability;
+        *sum += take_likeliest(candidates, &left)->mass;
     return keep_taken(candidates, n, k);
 }
 
 /* Top-p and min-p: the same. The likeliest always stays. */
 static size_t cut_to_p(struct candidate *candidates, size_t n, double top_p, double min_p,
-                       double *sum)
+                       uint64_t *sum)
 {
-    double kept = 0, least = min_p * candidates[0].probability;
+    uint64_t kept = 0, wanted = tp_sampling_top_mass(top_p, *sum);
+    uint64_t least = tp_sampling_least_mass(min_p);
     size_t left = n;
     if (top_p >= 1 && min_p <= 0)
         return n;
-    while (left == n || (left > 0 && kept < top_p * *sum && candidates[0].probability >= least))
-        kept += take_likeliest(candidates, &left)->probability;
+    while (left == n || (left > 0 && kept < wanted && candidates[0].mass >= least))
+        kept += take_likeliest(candidates, &left)->mass;
     *sum = kept;
     return keep_taken(candidates, n, n - left);
+}
+
+/* floor(u * sum). */
+static uint64_t scale(uint64_t u, uint64_t sum)
+{
+    return (uint64_t)((unsigned __int128)u * sum >> 64);
 }
 
 uint32_t tp_sampler_choose(struct tp_sampler *sampler, const float *logits, uint64_t position)
@@ -212,15 +197,15 @@ uint32_t tp_sampler_choose(struct tp_sampler *sampler, const float *logits, uint
     uint32_t likeliest = find_largest(logits, sampler->n);
     if (!(sampling->temperature > 0) || !isfinite(logits[likeliest]))
         return likeliest;
-    double sum;
+    uint64_t sum;
     size_t n = collect(sampler, logits, logits[likeliest], &sum);
     n = cut_to_k(candidates, n, sampling->top_k, &sum);
     n = cut_to_p(candidates, n, sampling->top_p, sampling->min_p, &sum);
-    double draw = tp_random_uniform(sampling->seed, position) * sum;
+    uint64_t draw = scale(tp_random_bits(sampling->seed, position), sum), before = 0;
     uint32_t token = likeliest;
-    for (size_t left = n; left > 0 && draw >= 0;) {
+    for (size_t left = n; left > 0 && before <= draw;) {
         const struct candidate *next = take_likeliest(candidates, &left);
-        draw -= next->probability;
+        before += next->mass;
         token = next->token;
     }
     return token;

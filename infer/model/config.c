@@ -7,6 +7,7 @@
 
 #include "infer/model/config_rope.h"
 #include "infer/model/fields.h"
+#include "infer/model/sampling.h"
 
 enum {
     SIZE_LIMIT = INT32_MAX, /* of each dimension: products of three are checked */
@@ -111,7 +112,7 @@ static int read_sizes(const struct tp_fields *fields, struct tp_model_config *co
         const char *name;
         size_t maximum, *target;
     } sizes[] = {
-        {"vocab_size", SIZE_LIMIT, &config->vocab_size},
+        {"vocab_size", TP_VOCABULARY_MAX, &config->vocab_size},
         {"hidden_size", SIZE_LIMIT, &config->hidden_size},
         {"intermediate_size", SIZE_LIMIT, &config->intermediate_size},
         {"num_hidden_layers", LAYERS_MAX, &config->n_layers},
