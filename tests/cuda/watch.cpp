@@ -68,14 +68,28 @@ unsigned warp_of(const stamp &s)
     return s.thread < FEW_READERS ? s.thread / TP_LANES : s.thread - FEW_READERS;
 }
 
+/* Whether all threads that the stamp stands for had fenced behind it. */
+bool have_fenced(const stamp &before, const std::vector<unsigned> &fences)
+{
+    size_t first = before.thread, end = first + 1;
+    if (before.thread >= FEW_READERS) {
+        first = before.thread == MANY_READERS ? 0 : warp_of(before) * TP_LANES;
+        end = before.thread == MANY_READERS ? fences.size() : first + TP_LANES;
+    }
+    for (size_t i = first; i < end; i++) {
+        if (i >= fences.size() || fences[i] <= before.fences)
+            return false;
+    }
+    return true;
+}
+
 /* Whether what `before` says has come to pass for this thread, which is of another block of the
  * grid: its block has fenced behind it, told an atomic, and this thread has heard and fenced. */
 bool is_told(const stamp &before, const tp_thread &thread)
 {
     for (size_t i = 0; i < thread.heard; i++) {
         const tp_release &release = thread.block->heard[i];
-        if (release.block == before.serial && before.thread < release.fences.size() &&
-            release.fences[before.thread] > before.fences)
+        if (release.block == before.serial && have_fenced(before, release.fences))
             return true;
     }
     return false;
@@ -88,7 +102,7 @@ bool races(const stamp &before, const tp_thread &thread)
         return false; /* see touch() */
     stamp now = stamp_of(thread);
     if (before.serial != now.serial)
-        return before.thread >= FEW_READERS || !is_told(before, thread);
+        return !is_told(before, thread);
     if (before.thread == now.thread || before.barriers != now.barriers)
         return false;
     return before.thread == MANY_READERS || warp_of(before) != warp_of(now) ||
@@ -102,6 +116,7 @@ stamp with_reader(const stamp &readers, const stamp &now)
     bool together = readers.serial == now.serial && readers.barriers == now.barriers;
     if (!together || readers.thread == now.thread)
         return now;
+    all.fences = readers.fences > now.fences ? readers.fences : now.fences;
     if (readers.thread == MANY_READERS || warp_of(readers) != warp_of(now))
         all.thread = MANY_READERS;
     else if (readers.syncs == now.syncs)
