@@ -40,10 +40,10 @@ TP_KERNEL(tp_few_embed, struct tp_few_embed, TP_ROW_THREADS)
 {
     float *sums = (float *)(void *)TP_SHARED(); /* [warps] */
     uint32_t token = blockIdx.x, size = a->columns.size;
-    struct tp_row row = tp_row_at(&a->embedding, a->tokens[token], true);
     float sum = 0;
     tp_let_next_begin();
     tp_wait_for_previous();
+    struct tp_row row = tp_row_at(&a->embedding, a->tokens[token], true); /* perhaps just chosen */
     for (uint32_t i = threadIdx.x; i < size; i += TP_ROW_THREADS) {
         float x = tp_weight(&a->embedding, row.values, row.scales, i);
         a->x[(size_t)token * size + i] = x;

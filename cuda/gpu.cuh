@@ -59,9 +59,20 @@ TP_DEVICE void tp_prefetch(const void *address)
 }
 
 /* What other blocks of this launch wrote before their atomic that this thread has seen. */
-TP_DEVICE float tp_load_shared_by_blocks(const float *address)
+template <class T> TP_DEVICE T tp_load_shared_by_blocks(const T *address)
 {
     return __ldcg(address);
+}
+
+/* Additions that nobody's other accesses are ordered by. */
+TP_DEVICE void tp_add_unordered(uint32_t *target, uint32_t value)
+{
+    atomicAdd(target, value);
+}
+
+TP_DEVICE void tp_add_unordered(uint64_t *target, uint64_t value)
+{
+    atomicAdd((unsigned long long *)target, (unsigned long long)value);
 }
 
 /* 16 bytes from global to shared memory, both aligned to 16, without waiting; zeros where `bytes`
@@ -113,7 +124,15 @@ TP_DEVICE void tp_let_next_begin(void)
 #endif
 }
 
-/* ---- numbers; pairs of BF16, the first in the low half ---- */
+/* ---- numbers ---- */
+
+/* The upper 64 bits of a product. */
+TP_DEVICE uint64_t tp_multiply_high(uint64_t x, uint64_t y)
+{
+    return __umul64hi(x, y);
+}
+
+/* ---- pairs of BF16, the first in the low half ---- */
 
 /* Both halves multiplied, rounded to nearest even, denormals kept. */
 TP_DEVICE uint32_t tp_multiply_bf16_pairs(uint32_t x, uint32_t y)

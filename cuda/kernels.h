@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "infer/model/sampling.h"
 #include "infer/weights/matrix.h"
 
 #ifdef __cplusplus
@@ -45,6 +46,9 @@ enum {
     TP_MANY_ATTEND_THREADS = 256,
     TP_MANY_KEYS = 64, /* that a block has in shared memory at a time */
     TP_NO_SLOT = 0xffff,
+    TP_CHOOSE_THREADS = 256,
+    TP_CHOICE_SLICES = 256, /* of a vocabulary, at most: blocks that look through it */
+    TP_CHOICE_BINS = 2048,
 };
 
 /* A weight matrix. `shift`, MXFP4 only: scales are at most 128 + shift, or NaN. The power that an
@@ -341,6 +345,61 @@ TP_MANY_EXPERT_KERNELS(down);
 /* Bytes of shared memory: of products, of tp_many_attend with tiles of so many tokens. */
 size_t tp_many_shared_bytes(enum tp_matrix_type type, uint32_t n_parts);
 size_t tp_many_attend_shared_bytes(uint32_t tile_max, uint32_t group, uint32_t head_size);
+/* ---- choosing the next tokens, as infer/model/sampling.h says ---- */
+
+/* The same for all texts; in the device's memory, so that what was recorded can be used again. */
+struct tp_choice_terms {
+    double temperature, penalty, top_p;
+    uint64_t least_mass; /* of min-p */
+    uint32_t top_k;
+    uint8_t *seen; /* [texts][V]; NULL without a penalty */
+};
+
+struct tp_likeliest {
+    float logit;
+    uint32_t token;
+};
+
+/* A choice in progress. A question is about the first key, in the order of likelihood, at which
+ * tokens or masses reach what is wanted. */
+struct tp_choice {
+    float largest;
+    bool is_done;
+    uint32_t key, rank;           /* the digits found; of the tokens with that key, which */
+    uint64_t wanted, mass_before; /* less, and more, by what the keys before it have */
+    uint64_t mass;                /* of a token with that key */
+    uint64_t kept, likely;        /* the sum that is left; that of the masses min-p allows */
+};
+
+enum tp_question { TP_CUT_TO_K, TP_CUT_TO_P, TP_DRAW };
+
+/* Grid: slices of the vocabulary, texts, at most TP_FEW. In this order: tp_choose_largest, which is
+ * all if no draws follow; tp_choose_count at level 0; for each question, the draw the last,
+ * tp_choose_count at levels 1 and 2; tp_choose_token. */
+struct tp_choose {
+    float *logits; /* [texts][V]; the penalty changes them */
+    uint32_t vocabulary, first_text;
+    const struct tp_choice_terms *terms;
+    const uint64_t *draws;          /* [texts] */
+    struct tp_choice *choices;      /* [texts] */
+    struct tp_likeliest *of_slices; /* [texts][TP_CHOICE_SLICES] */
+    uint32_t *counts;               /* [texts][2][TP_CHOICE_BINS]: zeros, before and after */
+    uint64_t *masses;               /* alike */
+    uint64_t *likely;               /* [texts]: zeros, before and after */
+    uint32_t *matches;              /* [texts][TP_CHOICE_SLICES] */
+    uint32_t *arrived;              /* [texts]: zeros, before and after */
+    uint32_t *chosen;               /* [texts] */
+    bool draws_follow;
+    uint32_t level;
+    enum tp_question question, next; /* from level 1 on; after level 0 or 2 */
+};
+TP_DECLARE_KERNEL(tp_choose_largest);
+TP_DECLARE_KERNEL(tp_choose_count);
+TP_DECLARE_KERNEL(tp_choose_token);
+
+/* Bytes of shared memory, of each. */
+size_t tp_choose_shared_bytes(void);
+
 /* ---- what the device can do at most ---- */
 
 /* target = source, aligned to 16 like `bytes`. */

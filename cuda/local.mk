@@ -1,6 +1,7 @@
 # The GPU backend: one plugin that holds all it needs of the rest of the code, and CUDA's runtime.
 cuda_kernel_files = \
 	cuda/attend.cu \
+	cuda/choose.cu \
 	cuda/few.cu \
 	cuda/many.cu \
 	cuda/many_attend.cu \
@@ -9,6 +10,8 @@ cuda_kernel_files = \
 
 cuda_header_files = \
 	cuda/backend.h \
+	cuda/choosing.h \
+	cuda/decoding.h \
 	cuda/device.h \
 	cuda/few_stages.h \
 	cuda/few_tile.cuh \
@@ -20,6 +23,7 @@ cuda_header_files = \
 	cuda/numbers.cuh \
 	cuda/peaks.h \
 	cuda/plan.h \
+	cuda/runner.h \
 	cuda/sequence.h \
 	cuda/shown.h \
 	cuda/stage_times.h \
@@ -30,10 +34,13 @@ cuda_header_files = \
 # The host's side, without the device: the tests have one of their own.
 cuda_host_files = \
 	cuda/backend.c \
+	cuda/choosing.c \
+	cuda/decoding.c \
 	cuda/few_stages.c \
 	cuda/many_stages.c \
 	cuda/peaks.c \
 	cuda/plan.c \
+	cuda/runner.c \
 	cuda/sequence.c \
 	cuda/shown.c \
 	cuda/stage_times.c \
@@ -43,8 +50,10 @@ cuda_host_files = \
 	decode/error.c \
 	fs/base/amount.c \
 	fs/base/workers.c \
+	infer/backend.c \
 	infer/model/held.c \
-	infer/model/rope.c
+	infer/model/rope.c \
+	infer/model/sampling.c
 cuda_host_flags = $(AM_CFLAGS) -fPIC -fvisibility=hidden -ffp-contract=off
 
 EXTRA_DIST += $(cuda_kernel_files) $(cuda_header_files) cuda/ESTIMATE.md cuda/README.md

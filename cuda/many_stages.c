@@ -307,7 +307,9 @@ static void multiply_head(const struct run *run, tp_take_logits_fn *take, void *
         tp_step_launch(step, tp_many_norm, &a, sizeof a, grid, TP_ROW_THREADS, NORM_SHARED_BYTES);
         rows.rc = step->rc;
         tp_few_stages_head(s->few, &rows, &squares, NULL);
-        step->rc = rows.rc == 0 ? take(context, s->few->logits, rows.n, step->error) : rows.rc;
+        step->rc = rows.rc;
+        if (step->rc == 0)
+            take(context, step, s->few->logits, done, rows.n);
     }
 }
 

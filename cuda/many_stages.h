@@ -28,10 +28,12 @@ bool tp_many_stages_can_with(const struct tp_step_model *of);
 /* As tp_few_stages_take(); the first five fields are set. */
 void tp_many_stages_take(struct tp_many_stages *stages, struct tp_arena *arena);
 
-/* A step of at most `capacity` tokens. For each TP_FEW of its rows `take` is called with logits
- * that are on the device, [n][vocabulary]; a negative result ends the step and is kept in step->rc.
+/* A step of at most `capacity` tokens. For each TP_FEW of its rows, the first of which is the
+ * `first`, `take` is called with logits [n][vocabulary] that are on the device; it may launch what
+ * is to be done with them, or set step->rc, which ends the step.
  * Shows what tp_few_stages_run() does. */
-typedef int tp_take_logits_fn(void *context, const float *logits, size_t n, struct tp_error *error);
+typedef void tp_take_logits_fn(void *context, struct tp_step *step, float *logits, size_t first,
+                               size_t n);
 void tp_many_stages_run(struct tp_many_stages *stages, struct tp_step *step,
                         tp_take_logits_fn *take, void *context);
 

@@ -13,7 +13,7 @@ static size_t round_up(size_t value, size_t multiple)
 
 size_t tp_step_input_bytes(const struct tp_model_config *config, size_t capacity)
 {
-    return capacity * (sizeof(struct tp_gpu_sequence) + 4 * sizeof(uint32_t) +
+    return capacity * (sizeof(struct tp_gpu_sequence) + sizeof(uint64_t) + 4 * sizeof(uint32_t) +
                        sizeof(struct tp_query_tile) + config->head_dim * sizeof(float));
 }
 
@@ -21,7 +21,8 @@ struct tp_step_inputs tp_step_inputs_at(const struct tp_model_config *config, si
                                         void *memory)
 {
     struct tp_step_inputs inputs = {.sequences = memory};
-    inputs.tokens = (uint32_t *)(void *)(inputs.sequences + capacity);
+    inputs.draws = (uint64_t *)(void *)(inputs.sequences + capacity);
+    inputs.tokens = (uint32_t *)(void *)(inputs.draws + capacity);
     inputs.positions = inputs.tokens + capacity;
     inputs.sequence_of = inputs.positions + capacity;
     inputs.rows = inputs.sequence_of + capacity;

@@ -17,6 +17,7 @@
 /* What the host says of a step, in one upload: addresses within its memory. */
 struct tp_step_inputs {
     struct tp_gpu_sequence *sequences;                 /* [capacity]: one for each token */
+    uint64_t *draws;                                   /* [capacity]: of what is chosen by them */
     uint32_t *tokens, *positions, *sequence_of, *rows; /* [capacity] each; rows with logits */
     struct tp_query_tile *tiles;                       /* [capacity]: of tp_many_attend */
     float *cosines, *sines;                            /* [capacity][head size / 2] */

@@ -15,6 +15,7 @@
 
 #include "decode/error.h"
 #include "infer/model/model.h"
+#include "infer/model/sampling.h"
 
 struct tp_backend_options {
     size_t n_threads; /* 0: one for each physical core */
@@ -97,6 +98,14 @@ struct tp_backend_stage {
 };
 typedef void tp_backend_stage_fn(void *context, const struct tp_backend_stage *stage);
 
+/* A text that goes on by itself: see decode_begin(). */
+struct tp_decoding_text {
+    struct tp_sequence *sequence;
+    uint32_t token;   /* that follows what the sequence has, and is not fed yet */
+    uint64_t seed;    /* of its draws */
+    const bool *seen; /* [vocabulary]: tokens of the text; read if there is a penalty */
+};
+
 struct tp_backend; /* an open one */
 
 struct tp_backend_kind {
@@ -159,6 +168,19 @@ struct tp_backend_kind {
     int (*step)(struct tp_backend *backend, const struct tp_step_item *items, size_t n,
                 float *logits, const struct tp_trace *trace, struct tp_error *error);
 
+    /* Texts whose next tokens are chosen where the logits are (model/sampling.h), and fed at once:
+     * nobody waits for them. Each text's token is fed, and what is chosen after it, n_most tokens
+     * in all; decode_next() gives the tokens [n] that were chosen after the next of them, and may
+     * be called n_most times. With decode_end() the sequences have what was fed before those, and
+     * no more. In between nothing else is to be asked of the backend or the sequences. All three
+     * are NULL where a backend cannot. -ENOSPC when a text has no room for n_most tokens, -EINVAL
+     * for more texts than step_max; -ENOMEM; -EIO when a device has failed. All with a message.
+     * `sampling`'s seed is the texts'. */
+    int (*decode_begin)(struct tp_backend *backend, const struct tp_decoding_text *texts, size_t n,
+                        const struct tp_sampling *sampling, size_t n_most, struct tp_error *error);
+    int (*decode_next)(struct tp_backend *backend, uint32_t *ret_tokens, struct tp_error *error);
+    int (*decode_end)(struct tp_backend *backend, struct tp_error *error);
+
     /* Measures, in a second or less, and in up to 1/8 of the machine's memory; without the small
      * pages, which are 0 then, in less. -ENOMEM with a message. */
     int (*measure)(struct tp_backend *backend, bool small_pages,
@@ -172,6 +194,10 @@ struct tp_backend_kind {
                           tp_backend_stage_fn *see, void *context, struct tp_error *error);
 };
 
+/* Whether a step can be computed: -ENOSPC, -EINVAL. */
+int tp_step_check(const struct tp_backend_kind *kind, const struct tp_step_item *items, size_t n,
+                  size_t step_max, size_t vocabulary);
+
 extern const struct tp_backend_kind tp_backend_cpu;
 
 /* What a plugin shows, under the name TP_PLUGIN_SYMBOL. The number changes with this header and
@@ -180,7 +206,7 @@ struct tp_plugin {
     unsigned interface;
     const struct tp_backend_kind *kind;
 };
-#define TP_PLUGIN_INTERFACE 2u
+#define TP_PLUGIN_INTERFACE 3u
 #define TP_PLUGIN_SYMBOL    "tp_plugin"
 
 #endif

@@ -3,7 +3,7 @@
 noinst_LIBRARIES += libinfer.a
 
 libinfer_a_SOURCES = \
-	infer/backend.h \
+	infer/backend.c infer/backend.h \
 	infer/chat/answer.c infer/chat/answer.h \
 	infer/chat/conversation.c infer/chat/conversation.h \
 	infer/chat/conversation_json.c infer/chat/conversation_json.h \

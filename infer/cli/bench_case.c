@@ -100,6 +100,17 @@ static void choose(struct measuring *m, size_t step)
                 : tp_bench_random_token(m->settings->seed, vocabulary, i, what->lengths[i] + step);
 }
 
+/* As `tpinfer run` does, where the backend chooses tokens by itself: random texts draw them. */
+static int decode_alone(struct measuring *m, struct tp_error *error)
+{
+    const struct tp_sampling sampling = {.temperature = m->what->first_prompt > 0 ? 0 : 1,
+                                         .top_p = 1,
+                                         .repetition_penalty = 1,
+                                         .seed = m->settings->seed};
+    choose(m, 0);
+    return tp_batch_decode(m->batch, m->next, &sampling, m->settings->tokens, go_on, m, error);
+}
+
 static int decode(struct measuring *m, struct tp_error *error)
 {
     int rc = 0;
@@ -136,7 +147,12 @@ static int run_once(struct measuring *m, double *ret_seconds, struct tp_error *e
     m->batch->counts = (struct tp_batch_counts){0};
     m->batch->counts_experts = m->run == 0;
     double start = tp_clock_seconds();
-    rc = m->what->kind == TP_BENCH_PREFILL ? feed_prompts(m, error) : decode(m, error);
+    if (m->what->kind == TP_BENCH_PREFILL)
+        rc = feed_prompts(m, error);
+    else if (m->run > 0 && m->batch->kind->decode_begin != NULL)
+        rc = decode_alone(m, error);
+    else
+        rc = decode(m, error); /* counts what it does */
     *ret_seconds = tp_clock_seconds() - start;
     if (m->run == 0)
         m->counts = m->batch->counts;

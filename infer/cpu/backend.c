@@ -292,34 +292,15 @@ static size_t gather(struct tp_backend *cpu, const struct tp_step_item *items, s
     return n_wanted;
 }
 
-static int check(const struct tp_backend *cpu, const struct tp_step_item *items, size_t n,
-                 size_t *ret_rows)
-{
-    size_t rows = 0;
-    for (size_t i = 0; i < n; i++) {
-        const struct tp_sequence *sequence = items[i].sequence;
-        if (items[i].n_tokens > sequence->context - sequence->held.length)
-            return -ENOSPC;
-        if (items[i].n_logits > items[i].n_tokens ||
-            items[i].n_tokens > cpu->options.step_max - rows)
-            return -EINVAL;
-        for (size_t t = 0; t < items[i].n_tokens; t++) {
-            if (items[i].tokens[t] >= cpu->model->config.vocab_size)
-                return -EINVAL;
-        }
-        rows += items[i].n_tokens;
-    }
-    *ret_rows = rows;
-    return 0;
-}
-
 static int step(struct tp_backend *cpu, const struct tp_step_item *items, size_t n, float *logits,
                 const struct tp_trace *trace)
 {
     const struct tp_model *model = cpu->model;
     const struct tp_model_config *c = &model->config;
-    size_t rows;
-    int rc = check(cpu, items, n, &rows);
+    size_t rows = 0;
+    int rc = tp_step_check(&tp_backend_cpu, items, n, cpu->options.step_max, c->vocab_size);
+    for (size_t i = 0; i < n; i++)
+        rows += items[i].n_tokens;
     if (rc < 0 || rows == 0)
         return rc;
     begin(cpu, items, n);

@@ -154,6 +154,43 @@ int tp_batch_feed(struct tp_batch *batch, const uint32_t *const *tokens, const s
     return 0;
 }
 
+static int decode(struct tp_batch *batch, const struct tp_decoding_text *texts, uint32_t *tokens,
+                  const struct tp_sampling *sampling, size_t n_most, tp_batch_step_fn *go_on,
+                  void *context, struct tp_error *error)
+{
+    const struct tp_backend_kind *kind = batch->kind;
+    int rc = kind->decode_begin(batch->backend, texts, batch->n, sampling, n_most, error);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; rc == 0 && i < n_most; i++) {
+        rc = kind->decode_next(batch->backend, tokens, error);
+        if (rc == 0 && go_on != NULL && !go_on(context))
+            rc = -EINTR;
+    }
+    int rc_end = kind->decode_end(batch->backend, rc < 0 ? NULL : error);
+    return rc < 0 ? rc : rc_end;
+}
+
+int tp_batch_decode(struct tp_batch *batch, const uint32_t *tokens,
+                    const struct tp_sampling *sampling, size_t n_most, tp_batch_step_fn *go_on,
+                    void *context, struct tp_error *error)
+{
+    size_t n = batch->n;
+    struct tp_decoding_text *texts = calloc(n, sizeof *texts);
+    uint32_t *chosen = calloc(n, sizeof *chosen);
+    int rc = -ENOMEM;
+    for (size_t i = 0; texts != NULL && i < n; i++)
+        texts[i] =
+            (struct tp_decoding_text){batch->sequences[i], tokens[i], sampling->seed + i, NULL};
+    if (texts == NULL || chosen == NULL)
+        tp_error_set(error, rc, "no memory for %zu texts at once", n);
+    else
+        rc = decode(batch, texts, chosen, sampling, n_most, go_on, context, error);
+    free(texts);
+    free(chosen);
+    return rc;
+}
+
 int tp_batch_cut(struct tp_batch *batch, const size_t *lengths)
 {
     int rc = 0;

@@ -59,6 +59,13 @@ typedef bool tp_batch_step_fn(void *context);
 int tp_batch_feed(struct tp_batch *batch, const uint32_t *const *tokens, const size_t *lengths,
                   tp_batch_step_fn *go_on, void *context, struct tp_error *error);
 
+/* Feeds every text its token of tokens [n] and what is chosen after it, n_most tokens each: all
+ * without anybody between them, where a backend can (see tp_backend_kind.decode_begin). The same
+ * errors. Logits are undefined afterwards. */
+int tp_batch_decode(struct tp_batch *batch, const uint32_t *tokens,
+                    const struct tp_sampling *sampling, size_t n_most, tp_batch_step_fn *go_on,
+                    void *context, struct tp_error *error);
+
 /* Forgets the tokens of each text from lengths[i] on. -ERANGE if one of them cannot; the texts are
  * all empty then. */
 int tp_batch_cut(struct tp_batch *batch, const size_t *lengths);

@@ -190,15 +190,47 @@ static bool end_after(struct generation *g, uint32_t token, bool wanted)
     return end_if_interrupted(g);
 }
 
+/* A tp_session_token_fn: the session has the text but for this token. */
+static bool take_chosen(void *context, uint32_t token)
+{
+    struct generation *g = context;
+    g->length++;
+    g->report.n_generated++;
+    note(g, token);
+    bool wanted = g->take(g->context, token);
+    return !end_after(g, token, wanted);
+}
+
+/* Where nobody wants to see logits, the backend may choose. */
+static bool can_decode(const struct generation *g)
+{
+    const struct tp_generate_observer *observer = g->options->observer;
+    bool is_seen =
+        observer != NULL && (observer->see_logits != NULL || observer->see_choice != NULL);
+    return !is_seen && g->lookup == NULL && tp_session_can_decode(g->session);
+}
+
+static int decode(struct generation *g, uint32_t token, struct tp_error *error)
+{
+    const struct tp_generate_options *options = g->options;
+    size_t n = options->n_most - g->report.n_generated, room = g->session->context - g->length;
+    return tp_session_decode(g->session, token, &options->sampling, tp_sampler_seen(g->sampler),
+                             n < room ? n : room, take_chosen, g, error);
+}
+
 static int go_on(struct generation *g, struct tp_error *error)
 {
+    bool decodes = can_decode(g);
     while (!g->over) {
         uint32_t token;
         int rc = choose(g, &token, error);
         if (rc < 0)
             return rc;
         bool wanted = g->take(g->context, token);
-        if (!end_after(g, token, wanted) && (rc = go_on_with(g, token, error)) < 0)
+        if (end_after(g, token, wanted))
+            return 0;
+        rc = decodes ? decode(g, token, error) : go_on_with(g, token, error);
+        if (rc < 0)
             return rc;
     }
     return 0;

@@ -63,3 +63,31 @@ int tp_session_step(struct tp_session *session, const uint32_t *tokens, size_t n
     session->length += n;
     return 0;
 }
+
+bool tp_session_can_decode(const struct tp_session *session)
+{
+    return session->kind->decode_begin != NULL && session->trace == NULL;
+}
+
+int tp_session_decode(struct tp_session *session, uint32_t token,
+                      const struct tp_sampling *sampling, const bool *seen, size_t n_most,
+                      tp_session_token_fn *take, void *context, struct tp_error *error)
+{
+    const struct tp_backend_kind *kind = session->kind;
+    const struct tp_decoding_text text = {session->sequence, token, sampling->seed, seen};
+    int rc = kind->decode_begin(session->backend, &text, 1, sampling, n_most, error);
+    if (rc < 0)
+        return rc;
+    bool goes_on = true;
+    for (size_t i = 0; rc == 0 && goes_on && i < n_most; i++) {
+        uint32_t next;
+        rc = kind->decode_next(session->backend, &next, error);
+        if (rc < 0)
+            break;
+        session->tokens[session->length++] = token;
+        token = next;
+        goes_on = take(context, token);
+    }
+    int rc_end = kind->decode_end(session->backend, rc < 0 ? NULL : error);
+    return rc < 0 ? rc : rc_end;
+}

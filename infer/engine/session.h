@@ -2,6 +2,7 @@
 #ifndef TENSORPORT_INFER_ENGINE_SESSION_H
 #define TENSORPORT_INFER_ENGINE_SESSION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,6 +37,18 @@ size_t tp_session_keep(struct tp_session *session, const uint32_t *text, size_t 
  * the last ones. -ENOSPC when they do not fit the context; -ENOMEM; both with a message. */
 int tp_session_step(struct tp_session *session, const uint32_t *tokens, size_t n, size_t n_logits,
                     float *logits, struct tp_error *error);
+
+/* Whether its backend can go on without being told each token; nobody sees logits or steps then. */
+bool tp_session_can_decode(const struct tp_session *session);
+
+/* Appends `token`, and up to n_most - 1 tokens that are chosen after it as `sampling` says. `take`
+ * is told each token that was chosen, when the session has those before it; it ends with that one
+ * if it returns false. `seen` [vocabulary] is needed with a repetition penalty: tokens of the text.
+ * Errors as above. */
+typedef bool tp_session_token_fn(void *context, uint32_t token);
+int tp_session_decode(struct tp_session *session, uint32_t token,
+                      const struct tp_sampling *sampling, const bool *seen, size_t n_most,
+                      tp_session_token_fn *take, void *context, struct tp_error *error);
 
 /* Forgets the tokens from `length` on. Always possible for the last few, fewer than step_max. */
 int tp_session_cut(struct tp_session *session, size_t length);

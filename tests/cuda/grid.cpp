@@ -231,6 +231,18 @@ uint32_t atomicAdd(uint32_t *target, uint32_t value)
     return before;
 }
 
+void tp_add_unordered(uint32_t *target, uint32_t value)
+{
+    tp_watch_read(target, sizeof *target);
+    *target += value;
+}
+
+void tp_add_unordered(uint64_t *target, uint64_t value)
+{
+    tp_watch_read(target, sizeof *target);
+    *target += value;
+}
+
 void tp_wait_for_previous(void)
 {
     h.running->has_waited = true;

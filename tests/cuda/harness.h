@@ -151,9 +151,18 @@ static inline void tp_prefetch(const void *)
 {
 }
 
-static inline float tp_load_shared_by_blocks(const float *address)
+template <class T> static inline T tp_load_shared_by_blocks(const T *address)
 {
     return *address;
+}
+
+/* Watched as if they read, which they may at once with others. */
+void tp_add_unordered(uint32_t *target, uint32_t value);
+void tp_add_unordered(uint64_t *target, uint64_t value);
+
+static inline uint64_t tp_multiply_high(uint64_t x, uint64_t y)
+{
+    return (uint64_t)((unsigned __int128)x * y >> 64);
 }
 
 void tp_copy_async(void *shared, const void *global, unsigned bytes);

@@ -18,7 +18,8 @@ struct kernel_test {
 };
 
 /* Each file's, ended by one without a name. */
-extern const struct kernel_test product_tests[], mlp_tests[], output_tests[], attention_tests[];
+extern const struct kernel_test product_tests[], mlp_tests[], output_tests[], attention_tests[],
+    choosing_tests[];
 
 /* ---- what a test says ---- */
 

@@ -7,6 +7,10 @@ namespace attend
 {
 #include "cuda/attend.cu"
 }
+namespace choose
+{
+#include "cuda/choose.cu"
+}
 namespace few
 {
 #include "cuda/few.cu"

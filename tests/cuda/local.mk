@@ -56,11 +56,17 @@ tests_cuda_peaks_LINK = $(link_with_kernels)
 tests_cuda_test_kernels_SOURCES = \
 	tests/cuda/kernel_test.c tests/cuda/kernel_test.h \
 	tests/cuda/test_attention.c \
+	tests/cuda/test_choosing.c \
 	tests/cuda/test_mlp.c \
 	tests/cuda/test_output.c \
 	tests/cuda/test_products.c
 tests_cuda_test_kernels_LDADD = libcuda_kernels_watched.a libcuda_harness.a -lm
 tests_cuda_test_kernels_LINK = $(link_with_kernels)
+
+# Several texts that choose their tokens by themselves, which no command does.
+check_PROGRAMS += tests/cuda/decode-texts
+tests_cuda_decode_texts_SOURCES = tests/cuda/decode_texts.c
+tests_cuda_decode_texts_LDADD = $(INFER_LIBS) -ldl
 
 # What the harness itself notices.
 check_PROGRAMS += tests/cuda/test-harness

@@ -152,6 +152,65 @@ def neighbours_change_no_bit():
                 assert np.array_equal(apart, together[:n]), (whole, n)
 
 
+SAMPLINGS = (  # temperature, top-k, top-p, min-p, repetition penalty
+    (0, 0, 1, 0, 1), (1, 0, 1, 0, 1), (2.5, 0, 0.95, 0, 1), (2, 40, 1, 0, 1.5), (0, 0, 1, 0, 1.9), (3, 0, 1, 0.05, 1),
+    (1.8, 30, 0.8, 0.02, 1.2),
+)
+
+
+def run_tokens(view, sampling, *options, **settings):
+    names = ("--temp", "--top-k", "--top-p", "--min-p", "--repeat-penalty")
+    how = [word for pair in zip(names, sampling, strict=True) for word in pair]
+    done = subprocess.run([str(word) for word in (TPINFER, "run", view, "--json", "--token-ids", "5,6,7,8,7,300", "--ignore-eos", "--seed",
+                                                  2**63 + 9, *how, "--backend", "cuda", *options)],
+                          env=harness(**settings), capture_output=True, text=True, check=False)
+    return json.loads(done.stdout)["tokens"] if done.returncode == 0 else done.stderr
+
+
+@test
+def the_device_chooses_as_the_host_does():
+    """Who writes the logits to a file has them on the host, which chooses then."""
+    with scratch() as folder:
+        view = packed("tiny", folder)
+        for i, sampling in enumerate(SAMPLINGS):
+            by_host = run_tokens(view, sampling, "-n", 30, "--logits", folder / f"{i}.npy")
+            assert run_tokens(view, sampling, "-n", 30) == by_host and len(by_host) == 30, (sampling, by_host)
+        for stop in (("--stop-token", by_host[9]), ("-n", 7), ("-c", 20)):
+            device = run_tokens(view, sampling, "-n", 30, *stop)
+            assert device == by_host[:len(device)] and 7 <= len(device) < 30, (stop, device)
+
+
+@test
+def the_device_does_choose():
+    """It takes a kernel more for each token: with so many launches before one fails, only the host comes through."""
+    with scratch() as folder:
+        view = packed("tiny", folder)
+        few, many = 0, 4096
+        while many - few > 1:
+            launches = (few + many) // 2
+            (folder / "logits.npy").unlink(missing_ok=True)
+            enough = isinstance(run_tokens(view, SAMPLINGS[0], "-n", 5, "--logits", folder / "logits.npy", fail=launches), list)
+            few, many = (few, launches) if enough else (launches, many)
+        assert "an error in a kernel" in run_tokens(view, SAMPLINGS[0], "-n", 5, fail=many + 3)
+        assert len(run_tokens(view, SAMPLINGS[0], "-n", 5, fail=many + 4)) == 5
+
+
+@test
+def texts_go_on_by_themselves():
+    """Fewer than share a launch, and more; behind windows and their rings; without tensor cores, in pieces."""
+    with scratch() as folder:
+        view = packed("tiny", folder)
+        watched = {"plugin": WATCHED}
+        for n, tokens, which, settings in ((1, 70, 1, {}), (3, 4, 6, {}), (8, 4, 3, {}), (9, 3, 6, {}), (17, 2, 0, {}), (11, 4, 6, {"tiles": 0}),
+                                           (2, 4, 6, watched), (9, 2, 6, watched)):
+            temperature, top_k, top_p, _, penalty = SAMPLINGS[which]
+            how = [str(word) for word in (settings.get("plugin", PLUGIN), view, n, tokens, temperature, top_k, top_p, penalty)]
+            done = subprocess.run([BUILD / "tests/cuda/decode-texts", *how], env=harness(**settings), capture_output=True, text=True,
+                                  check=False)
+            assert done.returncode == 0, (how, done.stderr)
+            assert len(done.stdout.split("\n")) == 2 * tokens + 1
+
+
 @test
 def no_access_is_out_of_order():
     """Nor out of bounds, nor before the kernel before has ended: all that watch.h looks for, in whole steps."""
