@@ -163,7 +163,8 @@ int main(int argc, char **argv)
     const struct tp_plugin *plugin = library != NULL ? dlsym(library, TP_PLUGIN_SYMBOL) : NULL;
     must_be(plugin != NULL && plugin->interface == TP_PLUGIN_INTERFACE, "no such plugin");
     const struct tp_backend_kind *kind = plugin->kind;
-    struct tp_backend_options options = {.step_max = PROMPT_MAX, .context = CONTEXT, .n_sequences = 1};
+    struct tp_backend_options options = {
+        .step_max = PROMPT_MAX, .context = CONTEXT, .n_sequences = 1};
     if (options.step_max < strtoul(argv[3], NULL, 10))
         options.step_max = strtoul(argv[3], NULL, 10);
     must(tp_weights_view_open(argv[2], &view, &error));
