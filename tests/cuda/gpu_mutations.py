@@ -117,17 +117,14 @@ MUTATIONS = [
     Mutation("padding of columns holds anything", "tp_device_zero(cuda->device, cuda->memory, bytes, error);", "0;", "model"),
 
     # ---- MXFP4
-    Mutation("scales ignore the shift", "int exponent = (int)scale + 126 - shift;", "int exponent = (int)scale + 126;", "largest_scales"),
-    Mutation("results ignore the shift", "        value *= tp_power_of_two(w->shift);\n", "        ;\n", "largest_scales"),
-    Mutation("results without tensor cores are shifted", "if (WEIGHTS::on_tensor_cores && w->shift != 0)", "if (w->shift != 0)", "largest_scales"),
-    Mutation("scale 255 is a number", "    if (scale == 255)\n        bits = 0x7fc0;\n", "", "scales_that_are_not_numbers"),
+    Mutation("scale 255 is a number", "scale == 255 ? 0x7fc0u : (scale + 126) << 7", "(scale + 126) << 7", "scales_that_are_not_numbers"),
     Mutation("scale 255 is a number without tensor cores", "scale == 255 ? __uint_as_float(0x7fc00000u) : ", "", "scales_that_are_not_numbers"),
     Mutation("scales below 2^-126 are zero without tensor cores", "return exponent >= -149 ? __uint_as_float(1u << (exponent + 149)) : 0.0f;",
              "return 0.0f;", "smallest_scales"),
     Mutation("the high nibble comes first", "(column & 1) != 0 ? pair >> 4 : pair & 15", "(column & 1) == 0 ? pair >> 4 : pair & 15",
              "experts_of_other_types"),
     Mutation("half of E2M1 is none", "? 0.5f * (float)magnitude", "? (float)magnitude", "experts_of_other_types"),
-    Mutation("the second row has the first one's scales", "tp_mxfp4_factor(lower_scale[i], w->shift)", "tp_mxfp4_factor(upper_scale[i], w->shift)",
+    Mutation("the second row has the first one's scales", "tp_mxfp4_factor(lower_scale[i])", "tp_mxfp4_factor(upper_scale[i])",
              "experts_of_every_size"),
     Mutation("experts share the first one's scales", "        w.scales += rows * (w.columns / 32);\n", "        ;\n", "experts_of_every_size"),
 

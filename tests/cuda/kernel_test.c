@@ -222,13 +222,13 @@ static void draw_mxfp4(size_t n_blocks, uint8_t *nibbles, uint8_t *scales, const
     }
 }
 
-/* See struct tp_gpu_matrix. */
-static int32_t shift_of(const uint8_t *scales, size_t n)
+static bool are_large(const uint8_t *scales, size_t n)
 {
-    int largest = 128;
-    for (size_t i = 0; i < n; i++)
-        largest = scales[i] != 255 && scales[i] > largest ? scales[i] : largest;
-    return largest - 128;
+    for (size_t i = 0; i < n; i++) {
+        if (scales[i] != 255 && scales[i] > TP_SCALE_MAX)
+            return true;
+    }
+    return false;
 }
 
 struct weights make_weights(enum tp_matrix_type type, size_t n, size_t rows, size_t columns,
@@ -242,7 +242,7 @@ struct weights make_weights(enum tp_matrix_type type, size_t n, size_t rows, siz
         draw_mxfp4(total / 32, nibbles, drawn, scales, n_scales, w.values);
         w.gpu.values = on_device(nibbles, total / 2);
         w.gpu.scales = on_device(drawn, total / 32);
-        w.gpu.shift = shift_of(drawn, total / 32);
+        w.gpu.has_large_scales = are_large(drawn, total / 32);
         return w;
     }
     void *numbers = on_host(total, width);
@@ -413,7 +413,7 @@ struct choice choose(size_t n, size_t n_experts, size_t k, float norm)
 
 static bool on_tiles(const struct tp_gpu_matrix *w, bool tiles)
 {
-    return tiles && run.facts.has_tiles &&
+    return tiles && run.facts.has_tiles && !w->has_large_scales &&
            (w->type == TP_MATRIX_MXFP4 || (w->type == TP_MATRIX_BF16 && w->columns % 8 == 0));
 }
 
@@ -459,12 +459,11 @@ static bool run_test(const struct kernel_test *test, unsigned number)
     test->run();
     free_all();
     bool passed = run.message[0] == '\0';
-    printf("%sok %u - %s%s%s\n", passed ? "" : "not ", number, test->name,
-           test->fault != NULL ? " # TODO " : "", test->fault != NULL ? test->fault : "");
+    printf("%sok %u - %s\n", passed ? "" : "not ", number, test->name);
     if (!passed)
         printf("# %s\n", run.message);
     fflush(stdout);
-    return passed == (test->fault == NULL);
+    return passed;
 }
 
 static bool run_all(void)

@@ -14,7 +14,6 @@
 struct kernel_test {
     const char *name;
     void (*run)(void);
-    const char *fault; /* what is known to be wrong, so that it fails; NULL: nothing */
 };
 
 /* Each file's, ended by one without a name. */

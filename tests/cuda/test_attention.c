@@ -201,9 +201,9 @@ static void huge_scores(void)
 }
 
 const struct kernel_test attention_tests[] = {
-    {"positions_and_windows", positions_and_windows, NULL},
-    {"a_step_of_one_sequence", a_step_of_one_sequence, NULL},
-    {"groups_and_head_sizes", groups_and_head_sizes, NULL},
-    {"huge_scores", huge_scores, NULL},
-    {NULL, NULL, NULL},
+    {"positions_and_windows", positions_and_windows},
+    {"a_step_of_one_sequence", a_step_of_one_sequence},
+    {"groups_and_head_sizes", groups_and_head_sizes},
+    {"huge_scores", huge_scores},
+    {NULL, NULL},
 };

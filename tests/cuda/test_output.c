@@ -276,9 +276,9 @@ static void ties_and_what_is_no_number(void)
 }
 
 const struct kernel_test output_tests[] = {
-    {"output_at_edges", output_at_edges, NULL},
-    {"output_of_any_type", output_of_any_type, NULL},
-    {"experts_of_all_numbers", experts_of_all_numbers, NULL},
-    {"ties_and_what_is_no_number", ties_and_what_is_no_number, NULL},
-    {NULL, NULL, NULL},
+    {"output_at_edges", output_at_edges},
+    {"output_of_any_type", output_of_any_type},
+    {"experts_of_all_numbers", experts_of_all_numbers},
+    {"ties_and_what_is_no_number", ties_and_what_is_no_number},
+    {NULL, NULL},
 };

@@ -346,12 +346,12 @@ static void queries_keys_and_values(void)
 }
 
 const struct kernel_test product_tests[] = {
-    {"head_at_edges", head_at_edges, NULL},
-    {"head_of_any_type", head_of_any_type, NULL},
-    {"head_for_some_tokens", head_for_some_tokens, NULL},
-    {"parts_are_added_from_the_smallest", parts_are_added_from_the_smallest, NULL},
-    {"embedding", embedding, NULL},
-    {"rounding_to_bfloat16", rounding_to_bfloat16, NULL},
-    {"queries_keys_and_values", queries_keys_and_values, NULL},
-    {NULL, NULL, NULL},
+    {"head_at_edges", head_at_edges},
+    {"head_of_any_type", head_of_any_type},
+    {"head_for_some_tokens", head_for_some_tokens},
+    {"parts_are_added_from_the_smallest", parts_are_added_from_the_smallest},
+    {"embedding", embedding},
+    {"rounding_to_bfloat16", rounding_to_bfloat16},
+    {"queries_keys_and_values", queries_keys_and_values},
+    {NULL, NULL},
 };
