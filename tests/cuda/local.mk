@@ -54,6 +54,7 @@ tests_cuda_peaks_SOURCES = tests/cuda/peaks.c
 tests_cuda_peaks_LDADD = libcuda_harness.a libcuda_kernels.a -lm
 tests_cuda_peaks_LINK = $(link_with_kernels)
 tests_cuda_test_kernels_SOURCES = \
+	tests/cuda/kernel_reference.c tests/cuda/kernel_reference.h \
 	tests/cuda/kernel_test.c tests/cuda/kernel_test.h \
 	tests/cuda/test_attention.c \
 	tests/cuda/test_mlp.c \

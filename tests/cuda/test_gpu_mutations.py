@@ -32,7 +32,7 @@ def make_variables(*names):
     return [line.split() for line in done.stdout.splitlines()]
 
 
-CC, CXX, SANITIZERS = make_variables("CC", "CXX", "SANITIZER_CFLAGS")
+CC, CXX, SANITIZERS, OWN = make_variables("CC", "CXX", "SANITIZER_CFLAGS", "tests_cuda_test_kernels_OBJECTS")
 
 
 def run(*words):
@@ -74,8 +74,7 @@ def compile_broken(row, folder):
 
 
 def program_of(objects, folder):
-    own = [BUILD / f"tests/cuda/{path.stem}.o" for path in (TOP / "tests/cuda").glob("*test*.c")]
-    target = folder / "test-kernels"
+    own, target = [BUILD / name for name in OWN], folder / "test-kernels"
     must(*CXX, *SANITIZERS, "-o", target, "-Wl,--allow-multiple-definition", *own, *objects, BUILD / "libcuda_kernels_watched.a",
          BUILD / "libcuda_harness.a", "-lm")
     return target
