@@ -57,6 +57,9 @@ tests_cuda_test_kernels_SOURCES = \
 	tests/cuda/kernel_reference.c tests/cuda/kernel_reference.h \
 	tests/cuda/kernel_test.c tests/cuda/kernel_test.h \
 	tests/cuda/test_attention.c \
+	tests/cuda/test_many_attention.c \
+	tests/cuda/test_many_products.c \
+	tests/cuda/test_many_rows.c \
 	tests/cuda/test_mlp.c \
 	tests/cuda/test_output.c \
 	tests/cuda/test_products.c

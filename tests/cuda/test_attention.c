@@ -119,9 +119,9 @@ static void huge_scores(void)
 }
 
 const struct kernel_test attention_tests[] = {
-    {"positions_and_windows", positions_and_windows},
-    {"a_step_of_one_sequence", a_step_of_one_sequence},
-    {"groups_and_head_sizes", groups_and_head_sizes},
-    {"huge_scores", huge_scores},
-    {NULL, NULL},
+    {"positions_and_windows", positions_and_windows, 0},
+    {"a_step_of_one_sequence", a_step_of_one_sequence, 0},
+    {"groups_and_head_sizes", groups_and_head_sizes, 0},
+    {"huge_scores", huge_scores, 0},
+    {NULL, NULL, 0},
 };

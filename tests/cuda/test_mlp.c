@@ -323,14 +323,14 @@ static void down_with_scales(void)
 }
 
 const struct kernel_test mlp_tests[] = {
-    {"experts_of_every_size", experts_of_every_size},
-    {"experts_of_other_types", experts_of_other_types},
-    {"smallest_scales", smallest_scales},
-    {"largest_scales", largest_scales},
-    {"scales_that_are_not_numbers", scales_that_are_not_numbers},
-    {"dense_layers", dense_layers},
-    {"down_and_sum", down_and_sum},
-    {"down_of_other_types", down_of_other_types},
-    {"down_with_scales", down_with_scales},
-    {NULL, NULL},
+    {"experts_of_every_size", experts_of_every_size, 0},
+    {"experts_of_other_types", experts_of_other_types, 0},
+    {"smallest_scales", smallest_scales, 0},
+    {"largest_scales", largest_scales, 0},
+    {"scales_that_are_not_numbers", scales_that_are_not_numbers, 0},
+    {"dense_layers", dense_layers, 0},
+    {"down_and_sum", down_and_sum, 0},
+    {"down_of_other_types", down_of_other_types, 0},
+    {"down_with_scales", down_with_scales, 0},
+    {NULL, NULL, 0},
 };

@@ -243,9 +243,9 @@ static void ties_and_what_is_no_number(void)
 }
 
 const struct kernel_test output_tests[] = {
-    {"output_at_edges", output_at_edges},
-    {"output_of_any_type", output_of_any_type},
-    {"experts_of_all_numbers", experts_of_all_numbers},
-    {"ties_and_what_is_no_number", ties_and_what_is_no_number},
-    {NULL, NULL},
+    {"output_at_edges", output_at_edges, 0},
+    {"output_of_any_type", output_of_any_type, 0},
+    {"experts_of_all_numbers", experts_of_all_numbers, 0},
+    {"ties_and_what_is_no_number", ties_and_what_is_no_number, 0},
+    {NULL, NULL, 0},
 };

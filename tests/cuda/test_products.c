@@ -263,12 +263,12 @@ static void queries_keys_and_values(void)
 }
 
 const struct kernel_test product_tests[] = {
-    {"head_at_edges", head_at_edges},
-    {"head_of_any_type", head_of_any_type},
-    {"head_for_some_tokens", head_for_some_tokens},
-    {"parts_are_added_from_the_smallest", parts_are_added_from_the_smallest},
-    {"embedding", embedding},
-    {"rounding_to_bfloat16", rounding_to_bfloat16},
-    {"queries_keys_and_values", queries_keys_and_values},
-    {NULL, NULL},
+    {"head_at_edges", head_at_edges, 0},
+    {"head_of_any_type", head_of_any_type, 0},
+    {"head_for_some_tokens", head_for_some_tokens, 0},
+    {"parts_are_added_from_the_smallest", parts_are_added_from_the_smallest, NEEDS_TILES},
+    {"embedding", embedding, 0},
+    {"rounding_to_bfloat16", rounding_to_bfloat16, 0},
+    {"queries_keys_and_values", queries_keys_and_values, 0},
+    {NULL, NULL, 0},
 };
