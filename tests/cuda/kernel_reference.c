@@ -1,6 +1,7 @@
 #include "tests/cuda/kernel_reference.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { RINGS_BEFORE = 2, WHOLE_BEFORE = 1, SIZE_MAX_OF_HEADS = 256 };
@@ -156,8 +157,11 @@ void expected_attention(const struct cache_shape *shape, const struct history *h
     size_t size = shape->size, stride = shape->n_kv * size, n = position - first + 1;
     const float *keys = history->keys + first * stride + kv_head * size;
     const float *values = history->values + first * stride + kv_head * size;
-    double *weights = on_host(n, sizeof *weights), largest = sink != NULL ? *sink : -INFINITY,
+    double *weights = calloc(n, sizeof *weights), largest = sink != NULL ? *sink : -INFINITY,
            total = 0;
+    expect(weights != NULL, "no memory for %zu weights", n);
+    if (weights == NULL)
+        return;
     for (size_t i = 0; i < n; i++) {
         for (size_t j = 0; j < size; j++)
             weights[i] += (double)query[j] * keys[i * stride + j];
@@ -175,6 +179,7 @@ void expected_attention(const struct cache_shape *shape, const struct history *h
     total += sink != NULL ? exp(*sink - largest) : 0;
     for (size_t j = 0; j < size; j++)
         ret_mixed[j] /= total;
+    free(weights);
 }
 
 /* ---- queries, keys and values ---- */

@@ -1,5 +1,5 @@
 /* Tests of the kernels, as TAP. Arguments: names of tests; without any all of them but those of a
- * real model's shapes, which come last with --full. Exit status 1 when one fails, 2 when there is
+ * real model's shapes, which come with --full. Exit status 1 when one fails, 2 when there is
  * none of that name, 77 without a device. */
 #include "tests/cuda/kernel_test.h"
 
@@ -110,6 +110,12 @@ static void free_all(void)
 const struct tp_device_facts *device_facts(void)
 {
     return &run.facts;
+}
+
+unsigned blocks_at_once(void)
+{
+    enum { BLOCKS_PER_MULTIPROCESSOR = 4 };
+    return (unsigned)run.facts.n_multiprocessors * BLOCKS_PER_MULTIPROCESSOR;
 }
 
 void launch(tp_kernel_fn *kernel, const void *arguments, size_t bytes, unsigned blocks,

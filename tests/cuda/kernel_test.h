@@ -43,6 +43,24 @@ void *from_device(const void *source, size_t bytes); /* on the host */
 
 const struct tp_device_facts *device_facts(void);
 
+/* Blocks of a stage of few tokens that run at the same time, as the backend starts them. */
+unsigned blocks_at_once(void);
+
+/* gpt-oss-20b, for tests of its shapes; of fewer experts where all would take the host too long. */
+enum {
+    LARGE_HIDDEN = 2880,
+    LARGE_INNER = 2880,
+    LARGE_VOCABULARY = 201088,
+    LARGE_HEADS = 64,
+    LARGE_KV_HEADS = 8,
+    LARGE_HEAD_SIZE = 64,
+    LARGE_QUERY = LARGE_HEADS * LARGE_HEAD_SIZE,
+    LARGE_WINDOW = 128,
+    LARGE_EXPERTS = 32,
+    LARGE_EXPERTS_TRIED = 8,
+    LARGE_EXPERTS_PER_TOKEN = 4,
+};
+
 /* A launch of the kernel with that many blocks (0: as many as there are tiles of work, at most what
  * the backend would start), and then a wait. */
 void launch(tp_kernel_fn *kernel, const void *arguments, size_t bytes, unsigned blocks,

@@ -118,10 +118,20 @@ static void huge_scores(void)
                                                  i < 2, false, 3, i < 2 ? 300.0f : -2e4f});
 }
 
+static void large_attention(void)
+{
+    static const uint32_t positions[] = {8191, 0, 127, 128, 4095, 4096, 5000, 2000};
+    for (size_t window = 0; window <= LARGE_WINDOW; window += LARGE_WINDOW)
+        check_attention(&(struct attention_case){LARGE_HEADS / LARGE_KV_HEADS, LARGE_KV_HEADS,
+                                                 LARGE_HEAD_SIZE, window, 0, positions, TP_FEW,
+                                                 true, true, false, 3, 0});
+}
+
 const struct kernel_test attention_tests[] = {
     {"positions_and_windows", positions_and_windows, 0},
     {"a_step_of_one_sequence", a_step_of_one_sequence, 0},
     {"groups_and_head_sizes", groups_and_head_sizes, 0},
     {"huge_scores", huge_scores, 0},
+    {"large_attention", large_attention, IS_LARGE},
     {NULL, NULL, 0},
 };

@@ -228,11 +228,26 @@ static void huge_scores_of_prompts(void)
                                                       .scale = scales[i / 2]});
 }
 
+static void large_prompts(void)
+{
+    for (size_t window = 0; window <= LARGE_WINDOW; window += LARGE_WINDOW)
+        check_attention(&(struct many_attention_case){.group = LARGE_HEADS / LARGE_KV_HEADS,
+                                                      .n_kv = LARGE_KV_HEADS,
+                                                      .size = LARGE_HEAD_SIZE,
+                                                      .window = window,
+                                                      .runs = {{0, 130}, {3000, 100}},
+                                                      .spare = 500,
+                                                      .bf16 = true,
+                                                      .sinks = true,
+                                                      .n_parts = 3});
+}
+
 const struct kernel_test many_attention_tests[] = {
     {"prompts_and_windows", prompts_and_windows, 0},
     {"prompts_that_go_on", prompts_that_go_on, 0},
     {"prompts_of_several_sequences", prompts_of_several_sequences, 0},
     {"prompts_of_groups_and_head_sizes", prompts_of_groups_and_head_sizes, 0},
     {"huge_scores_of_prompts", huge_scores_of_prompts, 0},
+    {"large_prompts", large_prompts, IS_LARGE},
     {NULL, NULL, 0},
 };

@@ -359,6 +359,41 @@ static void dense_layers_of_many_tokens(void)
         check_dense(inners[i], columns[i], about_tiles[i], i % 2 == 0 ? 1 : 3);
 }
 
+/* ---- of a large model ---- */
+
+static void large_heads_of_many_tokens(void)
+{
+    enum { N = 129 };
+    const struct cache_shape cache = {
+        LARGE_KV_HEADS, LARGE_HEAD_SIZE, 1024, LARGE_WINDOW + N, true, true};
+    for (uint32_t n_parts = 1; n_parts <= 3; n_parts += 2)
+        check_heads(
+            &(struct heads_case){TP_MATRIX_BF16, cache, LARGE_HEADS, LARGE_HIDDEN, N, 2, n_parts});
+}
+
+static void large_output_of_many_tokens(void)
+{
+    check_output(LARGE_HIDDEN, LARGE_QUERY, 129, 1, true);
+    check_output(LARGE_HIDDEN, LARGE_QUERY, 129, 3, true);
+}
+
+static void large_experts_of_many_tokens(void)
+{
+    for (uint32_t n_parts = 1; n_parts <= 3; n_parts += 2) {
+        struct expert_case c = {.type = TP_MATRIX_MXFP4,
+                                .n = 40,
+                                .n_experts = LARGE_EXPERTS_TRIED,
+                                .k = LARGE_EXPERTS_PER_TOKEN,
+                                .rows = LARGE_INNER,
+                                .columns = LARGE_HIDDEN,
+                                .n_parts = n_parts,
+                                .has_bias = true};
+        check_gate_up(&c);
+        c.n = 70, c.rows = LARGE_HIDDEN, c.columns = LARGE_INNER;
+        check_down(&c);
+    }
+}
+
 const struct kernel_test many_product_tests[] = {
     {"heads_of_many_tokens", heads_of_many_tokens, NEEDS_TILES},
     {"output_of_many_tokens", output_of_many_tokens, NEEDS_TILES},
@@ -369,5 +404,8 @@ const struct kernel_test many_product_tests[] = {
     {"down_in_bfloat16", down_in_bfloat16, NEEDS_TILES},
     {"scales_of_many_tokens", scales_of_many_tokens, NEEDS_TILES},
     {"dense_layers_of_many_tokens", dense_layers_of_many_tokens, NEEDS_TILES},
+    {"large_heads_of_many_tokens", large_heads_of_many_tokens, NEEDS_TILES | IS_LARGE},
+    {"large_output_of_many_tokens", large_output_of_many_tokens, NEEDS_TILES | IS_LARGE},
+    {"large_experts_of_many_tokens", large_experts_of_many_tokens, NEEDS_TILES | IS_LARGE},
     {NULL, NULL, 0},
 };

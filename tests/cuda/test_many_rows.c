@@ -211,6 +211,15 @@ static void slots_of_dense_layers(void)
         check_sort(n[i], 1, 1, NULL, true);
 }
 
+static void large_rows(void)
+{
+    check_norm(&(struct norm_case){1000, LARGE_HIDDEN, LARGE_EXPERTS, LARGE_EXPERTS_PER_TOKEN, 0, 3,
+                                   true});
+    check_route(&(struct route_case){TP_MATRIX_BF16, 1000, LARGE_HIDDEN, LARGE_EXPERTS,
+                                     LARGE_EXPERTS_PER_TOKEN, NULL});
+    check_sort(2048, LARGE_EXPERTS, LARGE_EXPERTS_PER_TOKEN, NULL, false);
+}
+
 const struct kernel_test many_row_tests[] = {
     {"norms", norms, 0},
     {"norms_add_outputs", norms_add_outputs, 0},
@@ -220,5 +229,6 @@ const struct kernel_test many_row_tests[] = {
     {"slots_of_experts", slots_of_experts, 0},
     {"slots_of_one_expert", slots_of_one_expert, 0},
     {"slots_of_dense_layers", slots_of_dense_layers, 0},
+    {"large_rows", large_rows, IS_LARGE},
     {NULL, NULL, 0},
 };

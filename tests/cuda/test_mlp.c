@@ -322,6 +322,28 @@ static void down_with_scales(void)
                                   (const uint8_t[]){130, 135}, 2, 0x1p-6f, 1});
 }
 
+static void large_experts(void)
+{
+    for (size_t n = 1; n <= TP_FEW; n += TP_FEW - 1) {
+        struct mlp_case c = {TP_MATRIX_MXFP4,
+                             LARGE_EXPERTS_TRIED,
+                             LARGE_EXPERTS_PER_TOKEN,
+                             LARGE_INNER,
+                             LARGE_HIDDEN,
+                             n,
+                             3,
+                             true,
+                             blocks_at_once(),
+                             NULL,
+                             0,
+                             0,
+                             1};
+        check_gate_up(&c);
+        c.rows = LARGE_HIDDEN, c.columns = LARGE_INNER;
+        check_down(&c);
+    }
+}
+
 const struct kernel_test mlp_tests[] = {
     {"experts_of_every_size", experts_of_every_size, 0},
     {"experts_of_other_types", experts_of_other_types, 0},
@@ -332,5 +354,6 @@ const struct kernel_test mlp_tests[] = {
     {"down_and_sum", down_and_sum, 0},
     {"down_of_other_types", down_of_other_types, 0},
     {"down_with_scales", down_with_scales, 0},
+    {"large_experts", large_experts, IS_LARGE},
     {NULL, NULL, 0},
 };

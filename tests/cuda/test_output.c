@@ -242,10 +242,19 @@ static void ties_and_what_is_no_number(void)
     }
 }
 
+static void large_output(void)
+{
+    for (size_t n = 1; n <= TP_FEW; n += TP_FEW - 1)
+        check_output(&(struct output_case){TP_MATRIX_BF16, LARGE_HIDDEN, LARGE_QUERY, n,
+                                           LARGE_EXPERTS, LARGE_EXPERTS_PER_TOKEN, 3, true,
+                                           blocks_at_once(), NULL});
+}
+
 const struct kernel_test output_tests[] = {
     {"output_at_edges", output_at_edges, 0},
     {"output_of_any_type", output_of_any_type, 0},
     {"experts_of_all_numbers", experts_of_all_numbers, 0},
     {"ties_and_what_is_no_number", ties_and_what_is_no_number, 0},
+    {"large_output", large_output, IS_LARGE},
     {NULL, NULL, 0},
 };

@@ -262,6 +262,27 @@ static void queries_keys_and_values(void)
         false, true, 4);
 }
 
+/* ---- of a large model ---- */
+
+static void large_head(void)
+{
+    check_head(&(struct head_case){TP_MATRIX_BF16, LARGE_VOCABULARY, LARGE_HIDDEN, 1, 1, 3, true,
+                                   blocks_at_once()});
+    check_head(&(struct head_case){TP_MATRIX_BF16, LARGE_VOCABULARY, LARGE_HIDDEN, TP_FEW, 2, 1,
+                                   true, blocks_at_once()});
+}
+
+static void large_heads(void)
+{
+    const struct cache_shape cache = {
+        LARGE_KV_HEADS, LARGE_HEAD_SIZE, 1024, LARGE_WINDOW + TP_FEW, true, true};
+    check_heads(&(struct heads_case){TP_MATRIX_BF16, cache, LARGE_HEADS, LARGE_HIDDEN, 1, 1, 3},
+                true, false, blocks_at_once());
+    check_heads(
+        &(struct heads_case){TP_MATRIX_BF16, cache, LARGE_HEADS, LARGE_HIDDEN, TP_FEW, TP_FEW, 3},
+        true, false, blocks_at_once());
+}
+
 const struct kernel_test product_tests[] = {
     {"head_at_edges", head_at_edges, 0},
     {"head_of_any_type", head_of_any_type, 0},
@@ -270,5 +291,7 @@ const struct kernel_test product_tests[] = {
     {"embedding", embedding, 0},
     {"rounding_to_bfloat16", rounding_to_bfloat16, 0},
     {"queries_keys_and_values", queries_keys_and_values, 0},
+    {"large_head", large_head, IS_LARGE},
+    {"large_heads", large_heads, IS_LARGE},
     {NULL, NULL, 0},
 };
