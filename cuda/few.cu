@@ -88,10 +88,8 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_heads(const struct tp_fe
         if (cell.exists && unit < a->n_units) {
             u = tp_head_unit_of(a, unit);
             float scale = scales[cell.token];
-            float first =
-                tp_tile_value<WEIGHTS, GROUPS>(u.matrix, &a->columns, cell.row, cell.token);
-            float second =
-                tp_tile_value<WEIGHTS, GROUPS>(u.matrix, &a->columns, 8 + cell.row, cell.token);
+            float first = tp_tile_value<WEIGHTS, GROUPS>(&a->columns, cell.row, cell.token);
+            float second = tp_tile_value<WEIGHTS, GROUPS>(&a->columns, 8 + cell.row, cell.token);
             tp_store_head_pair(a, &u, cell.token, first * scale + tp_bias_of(u.bias, u.row),
                                second * scale + tp_bias_of(u.bias, u.row + half));
         }
@@ -246,7 +244,7 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_output(const struct tp_f
         float x = 0;
         if (exists) {
             float *target = &a->x[(size_t)cell.token * a->o.rows + row];
-            x = *target + (tp_tile_value<WEIGHTS, GROUPS>(&a->o, &a->mixed, cell.row, cell.token) +
+            x = *target + (tp_tile_value<WEIGHTS, GROUPS>(&a->mixed, cell.row, cell.token) +
                            tp_bias_of(a->bias, row));
             *target = x;
         }
@@ -291,9 +289,8 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_gate_up(const struct tp_
         if (slot == TP_NO_SLOT || unit >= a->inner)
             continue;
         float scale = routing->scales[cell.token];
-        float gate = tp_tile_value<WEIGHTS, GROUPS>(&w, &a->columns, cell.row, cell.token) * scale;
-        float up =
-            tp_tile_value<WEIGHTS, GROUPS>(&w, &a->columns, 8 + cell.row, cell.token) * scale;
+        float gate = tp_tile_value<WEIGHTS, GROUPS>(&a->columns, cell.row, cell.token) * scale;
+        float up = tp_tile_value<WEIGHTS, GROUPS>(&a->columns, 8 + cell.row, cell.token) * scale;
         float inner;
         if (is_dense) {
             inner = tp_silu_product(gate + tp_bias_of(a->gate_bias, unit),
@@ -356,7 +353,7 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_down(const struct tp_few
             cell.exists ? routing->slots[active * TP_FEW + cell.token] : (uint32_t)TP_NO_SLOT;
         if (slot != TP_NO_SLOT && row < w.rows)
             a->outputs[((size_t)cell.token * k + slot) * w.rows + row] =
-                tp_tile_value<WEIGHTS, GROUPS>(&w, &a->inners, cell.row, cell.token) +
+                tp_tile_value<WEIGHTS, GROUPS>(&a->inners, cell.row, cell.token) +
                 tp_bias_of(a->bias, (size_t)expert * w.rows + row);
         if (tp_arrive_last(&a->arrived[tile], n_active, flag))
             combine(a, tile, values, squares);
@@ -385,7 +382,7 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_head(const struct tp_few
         uint32_t row = first + cell.row;
         if (cell.exists && row < a->head.rows)
             a->logits[(size_t)cell.token * a->head.rows + row] =
-                tp_tile_value<WEIGHTS, GROUPS>(&a->head, &a->columns, cell.row, cell.token) *
+                tp_tile_value<WEIGHTS, GROUPS>(&a->columns, cell.row, cell.token) *
                 scales[a->rows != NULL ? a->rows[cell.token] : cell.token];
     }
 }

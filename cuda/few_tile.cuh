@@ -124,13 +124,11 @@ struct tp_bf16_weights {
 
 /* ---- MXFP4: a step is 128 columns, a block of 32 for each of the four lanes ---- */
 
-/* 2^(scale - 127 + 126 - shift), twice: what a nibble's bits in a BF16's lack, and the scale. */
-TP_DEVICE uint32_t tp_mxfp4_factor(uint32_t scale, int shift)
+/* 2^(scale - 127 + 126), twice: what a nibble's bits in a BF16's lack, and the scale, which is at
+ * most TP_SCALE_MAX, or NaN. */
+TP_DEVICE uint32_t tp_mxfp4_factor(uint32_t scale)
 {
-    int exponent = (int)scale + 126 - shift;
-    uint32_t bits = exponent > 0 ? (uint32_t)exponent << 7 : exponent > -7 ? 0x40u >> -exponent : 0;
-    if (scale == 255)
-        bits = 0x7fc0;
+    uint32_t bits = scale == 255 ? 0x7fc0u : (scale + 126) << 7;
     return bits << 16 | bits;
 }
 
@@ -171,9 +169,9 @@ struct tp_mxfp4_weights {
                 uint32_t block = first + i * TP_FEW_WARPS * STEP;
                 if (block >= n_blocks)
                     break;
-                multiply_block<GROUPS>(
-                    &upper[i], &lower[i], tp_mxfp4_factor(upper_scale[i], w->shift),
-                    tp_mxfp4_factor(lower_scale[i], w->shift), column, (block + t) * 32, sums);
+                multiply_block<GROUPS>(&upper[i], &lower[i], tp_mxfp4_factor(upper_scale[i]),
+                                       tp_mxfp4_factor(lower_scale[i]), column, (block + t) * 32,
+                                       sums);
             }
         }
     }
@@ -278,8 +276,7 @@ TP_DEVICE void tp_multiply_tile(const struct tp_gpu_matrix *w, struct tp_row a, 
 
 /* Row 0..15 of the tile (a's, then b's) times a token's vector. */
 template <class WEIGHTS, int GROUPS>
-TP_DEVICE float tp_tile_value(const struct tp_gpu_matrix *w, const struct tp_columns *columns,
-                              uint32_t row, uint32_t token)
+TP_DEVICE float tp_tile_value(const struct tp_columns *columns, uint32_t row, uint32_t token)
 {
     uint32_t n_parts = WEIGHTS::on_tensor_cores ? columns->n_parts : 1;
     float value = 0;
@@ -292,8 +289,6 @@ TP_DEVICE float tp_tile_value(const struct tp_gpu_matrix *w, const struct tp_col
             sum += sums[(size_t)warp * GROUPS * TP_TILE_SUMS];
         value += sum;
     }
-    if (WEIGHTS::on_tensor_cores && w->shift != 0)
-        value *= tp_power_of_two(w->shift);
     return value;
 }
 

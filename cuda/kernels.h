@@ -49,17 +49,18 @@ enum {
     TP_CHOOSE_THREADS = 256,
     TP_CHOICE_SLICES = 256, /* of a vocabulary, at most: blocks that look through it */
     TP_CHOICE_BINS = 2048,
+    TP_SCALE_MAX = 128, /* of MXFP4 on tensor cores: 2 */
 };
 
-/* A weight matrix. `shift`, MXFP4 only: scales are at most 128 + shift, or NaN. The power that an
- * unpacked nibble lacks, 126, then fits a BF16's exponent together with its scale; results are to
- * be multiplied by 2^shift. */
+/* A weight matrix. `has_large_scales`, MXFP4 only: one is above TP_SCALE_MAX, and no NaN. Up to
+ * there the power that an unpacked nibble lacks, 126, fits a BF16's exponent together with its
+ * scale; such a matrix is nothing for tensor cores. */
 struct tp_gpu_matrix {
     const void *values;
     const uint8_t *scales;
     enum tp_matrix_type type;
     uint32_t rows, columns;
-    int32_t shift;
+    bool has_large_scales;
 };
 
 /* Vectors that products multiply with: each the sum of its parts in BF16, of one (rounded) or of

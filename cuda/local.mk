@@ -64,6 +64,7 @@ libcuda_host_a_SOURCES = $(cuda_host_files) cuda/device_cuda.c
 libcuda_host_a_CFLAGS = $(cuda_host_flags)
 libcuda_host_a_CPPFLAGS = $(AM_CPPFLAGS) -isystem $(CUDA_HOME)/include
 
+cuda_libraries = -L$(CUDA_HOME)/lib64 -lcudart_static -lrt -lpthread -ldl -lm
 cuda_objects = $(cuda_kernel_files:.cu=.device.o)
 cuda/%.device.o: cuda/%.cu $(cuda_header_files)
 	$(AM_V_GEN)$(MKDIR_P) cuda && $(NVCC) -std=c++17 -O3 --fmad=false -Xcompiler -fPIC,-fvisibility=hidden \
@@ -71,7 +72,7 @@ cuda/%.device.o: cuda/%.cu $(cuda_header_files)
 
 tensorport-cuda.so: libcuda_host.a $(cuda_objects)
 	$(AM_V_CCLD)$(CXX) -shared $(LDFLAGS) -o $@ $(cuda_objects) -Wl,--whole-archive libcuda_host.a \
-		-Wl,--no-whole-archive -Wl,-z,defs -L$(CUDA_HOME)/lib64 -lcudart_static -lrt -lpthread -ldl -lm
+		-Wl,--no-whole-archive -Wl,-z,defs $(cuda_libraries)
 
 plugindir = $(pkglibdir)
 plugin_DATA = tensorport-cuda.so

@@ -150,7 +150,7 @@ struct tp_mxfp4_many {
     {
         uint32_t block = step * 2 + t / 2;
         bool exists = row->values != NULL && block < w->columns / 32;
-        return exists ? tp_mxfp4_factor(row->scales[block], w->shift) : 0;
+        return exists ? tp_mxfp4_factor(row->scales[block]) : 0;
     }
 };
 
@@ -313,7 +313,6 @@ TP_DEVICE void tp_many_product(const TASK &task, uint32_t first_unit,
     }
     tp_copy_wait<0>();
 
-    float power = w->shift != 0 ? tp_power_of_two(w->shift) : 1.0f;
 #pragma unroll
     for (uint32_t m = 0; m < WEIGHTS::m_tiles; m++) {
         uint32_t unit = first_unit + tp_many_unit(first_row + m * 16 + g);
@@ -322,8 +321,7 @@ TP_DEVICE void tp_many_product(const TASK &task, uint32_t first_unit,
             for (uint32_t i = 0; i < 2; i++) {
                 uint32_t j = tp_many_first_vector<WEIGHTS>() + n * 8 + 2 * t + i;
                 if (unit < task.n_units && task.vector(j) >= 0)
-                    task.finish(unit, j, sums.tiles[m][n][i] * power,
-                                sums.tiles[m][n][2 + i] * power);
+                    task.finish(unit, j, sums.tiles[m][n][i], sums.tiles[m][n][2 + i]);
             }
         }
     }

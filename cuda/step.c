@@ -99,7 +99,7 @@ bool tp_step_fits_tiles(const struct tp_step_model *of, enum tp_matrix_type type
 
 bool tp_step_uses_tiles(const struct tp_step_model *of, const struct tp_gpu_matrix *w)
 {
-    return w->shift == 0 && tp_step_fits_tiles(of, w->type, w->columns);
+    return !w->has_large_scales && tp_step_fits_tiles(of, w->type, w->columns);
 }
 
 struct tp_columns tp_step_columns_for(const struct tp_step_model *of,

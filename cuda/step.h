@@ -78,8 +78,7 @@ void tp_step_show_router(struct tp_step *step, size_t layer, const float *logits
 /* Rows of whole 16 bytes go through tensor cores, if that is all that is to be known. */
 bool tp_step_fits_tiles(const struct tp_step_model *of, enum tp_matrix_type type, size_t columns);
 
-/* Whether a matrix that is there does. Where a scale of MXFP4 is above 128 none does: what the
- * smaller ones scale would be lost beside it. */
+/* Whether a matrix that is there does: not if it has scales too large for them. */
 bool tp_step_uses_tiles(const struct tp_step_model *of, const struct tp_gpu_matrix *w);
 
 /* The columns as a product with `w` wants them. */

@@ -8,12 +8,11 @@
 
 /* Everything goes into one piece of memory. A walk over the model places each array; without a list
  * it only counts. */
-enum { SCALE_MAX = 128 };
 
 /* What is to be copied, in the order of the memory. */
 struct list {
     struct tp_upload_array *arrays;
-    int32_t **shifts; /* of scales: the shift that follows from them; NULL of others */
+    bool **are_large; /* of scales: where to say that some are too large; NULL of others */
     size_t n, room;
 };
 
@@ -31,18 +30,18 @@ static bool make_room(struct list *list)
     struct tp_upload_array *arrays = realloc(list->arrays, room * sizeof *arrays);
     if (arrays != NULL)
         list->arrays = arrays;
-    int32_t **shifts = realloc(list->shifts, room * sizeof(int32_t *));
-    if (shifts != NULL)
-        list->shifts = shifts;
-    if (arrays == NULL || shifts == NULL)
+    bool **are_large = realloc(list->are_large, room * sizeof(bool *));
+    if (are_large != NULL)
+        list->are_large = are_large;
+    if (arrays == NULL || are_large == NULL)
         return false;
     list->room = room;
     return true;
 }
 
-/* Where the array will be; NULL while only counting, or if there is none. `shift` is what its
- * scales decide, or NULL. */
-static const void *place_array(struct walk *walk, const void *source, size_t bytes, int32_t *shift)
+/* Where the array will be; NULL while only counting, or if there is none. `are_large` is what is to
+ * be known of scales, or NULL. */
+static const void *place_array(struct walk *walk, const void *source, size_t bytes, bool *are_large)
 {
     struct list *list = walk->list;
     uint64_t offset = walk->bytes;
@@ -55,9 +54,9 @@ static const void *place_array(struct walk *walk, const void *source, size_t byt
         walk->out_of_memory = true;
         return NULL;
     }
-    list->shifts[list->n] = shift;
+    list->are_large[list->n] = are_large;
     list->arrays[list->n++] = (struct tp_upload_array){
-        .source = source, .bytes = bytes, .offset = offset, .is_scales = shift != NULL};
+        .source = source, .bytes = bytes, .offset = offset, .is_scales = are_large != NULL};
     return walk->memory + offset;
 }
 
@@ -76,8 +75,9 @@ static void place_matrices(struct walk *walk, const struct tp_matrices *matrices
         return;
     gpu->values = place_array(walk, first->values, matrices->n * tp_matrix_bytes(first), NULL);
     if (first->type == TP_MATRIX_MXFP4)
-        gpu->scales = place_array(walk, first->scales,
-                                  matrices->n * first->rows * (first->columns / 32), &gpu->shift);
+        gpu->scales =
+            place_array(walk, first->scales, matrices->n * first->rows * (first->columns / 32),
+                        &gpu->has_large_scales);
 }
 
 static void place_matrix(struct walk *walk, const struct tp_matrix *matrix,
@@ -141,12 +141,11 @@ uint64_t tp_gpu_weights_bytes(const struct tp_model *model)
 }
 
 /* See struct tp_gpu_matrix. */
-static void set_shifts(const struct list *list)
+static void tell_large_scales(const struct list *list)
 {
     for (size_t i = 0; i < list->n; i++) {
-        int32_t largest = (int32_t)list->arrays[i].largest - 1;
-        if (list->shifts[i] != NULL)
-            *list->shifts[i] = largest > SCALE_MAX ? largest - SCALE_MAX : 0;
+        if (list->are_large[i] != NULL)
+            *list->are_large[i] = list->arrays[i].largest > TP_SCALE_MAX + 1;
     }
 }
 
@@ -168,9 +167,9 @@ static int fill(struct tp_device *device, const struct tp_model *model,
     int rc = walk.out_of_memory ? tp_error_set(error, -ENOMEM, "out of memory")
                                 : tp_upload_run(&upload, error);
     if (rc == 0)
-        set_shifts(&list);
+        tell_large_scales(&list);
     free(list.arrays);
-    free(list.shifts);
+    free(list.are_large);
     return rc;
 }
 

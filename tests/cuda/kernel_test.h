@@ -14,12 +14,16 @@
 struct kernel_test {
     const char *name;
     void (*run)(void);
-    const char *fault; /* what is known to be wrong, so that it fails; NULL: nothing */
+    unsigned flags;
+};
+enum {
+    NEEDS_TILES = 1, /* is left out, and said to be, on a device without */
+    IS_LARGE = 2,    /* of a real model's shapes: for a device, when it is asked for */
 };
 
 /* Each file's, ended by one without a name. */
 extern const struct kernel_test product_tests[], mlp_tests[], output_tests[], attention_tests[],
-    choosing_tests[];
+    choosing_tests[], many_row_tests[], many_product_tests[], many_attention_tests[];
 
 /* ---- what a test says ---- */
 
@@ -38,6 +42,24 @@ void *zeros_on_device(size_t bytes);
 void *from_device(const void *source, size_t bytes); /* on the host */
 
 const struct tp_device_facts *device_facts(void);
+
+/* Blocks of a stage of few tokens that run at the same time, as the backend starts them. */
+unsigned blocks_at_once(void);
+
+/* gpt-oss-20b, for tests of its shapes; of fewer experts where all would take the host too long. */
+enum {
+    LARGE_HIDDEN = 2880,
+    LARGE_INNER = 2880,
+    LARGE_VOCABULARY = 201088,
+    LARGE_HEADS = 64,
+    LARGE_KV_HEADS = 8,
+    LARGE_HEAD_SIZE = 64,
+    LARGE_QUERY = LARGE_HEADS * LARGE_HEAD_SIZE,
+    LARGE_WINDOW = 128,
+    LARGE_EXPERTS = 32,
+    LARGE_EXPERTS_TRIED = 8,
+    LARGE_EXPERTS_PER_TOKEN = 4,
+};
 
 /* A launch of the kernel with that many blocks (0: as many as there are tiles of work, at most what
  * the backend would start), and then a wait. */
@@ -84,6 +106,9 @@ double column_tolerance(const struct tp_columns *columns);
 /* Of x[n][size], in several sums; ret_scales[n] (on the host) are what they give. */
 struct tp_squares make_squares(const float *x, size_t n, size_t size, double *ret_scales);
 
+/* The same for a step of many: one sum for each. */
+struct tp_squares make_token_squares(const float *x, size_t n, size_t size, double *ret_scales);
+
 /* ---- experts ---- */
 
 /* A choice for each token, drawn, and scales of norms up to `norm`. Arrays of it are on the device;
@@ -99,6 +124,19 @@ struct choice choose(size_t n, size_t n_experts, size_t k, float norm);
 
 /* Memory for one. */
 struct tp_routing empty_routing(size_t n_experts, size_t k);
+
+/* Many tokens sorted by expert. Arrays of `slots` are on the device; copies on the host. */
+struct sorted {
+    struct tp_slots slots;
+    uint32_t *chosen; /* [n][k] */
+    float *weights;   /* [n][k] */
+    uint32_t *first;  /* [n_experts + 1] */
+    uint32_t *tokens, *of_token;
+};
+
+/* `counts` [n_experts], with k = 1: how many tokens each expert has. NULL: drawn; the first expert
+ * has all tokens if they have several, the last one none if it can be. */
+struct sorted sort_tokens(size_t n, size_t n_experts, size_t k, const uint32_t *counts);
 
 /* ---- variants of a stage ---- */
 

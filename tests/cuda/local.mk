@@ -9,6 +9,28 @@ EXTRA_DIST += \
 	tests/cuda/test_gpu_load.py \
 	tests/cuda/test_gpu_mutations.py
 
+kernel_test_sources = \
+	tests/cuda/kernel_reference.c tests/cuda/kernel_reference.h \
+	tests/cuda/kernel_test.c tests/cuda/kernel_test.h \
+	tests/cuda/test_attention.c \
+	tests/cuda/test_choosing.c \
+	tests/cuda/test_many_attention.c \
+	tests/cuda/test_many_products.c \
+	tests/cuda/test_many_rows.c \
+	tests/cuda/test_mlp.c \
+	tests/cuda/test_output.c \
+	tests/cuda/test_products.c
+link_with_kernels = $(CXXLD) $(SANITIZER_CFLAGS) $(AM_LDFLAGS) $(LDFLAGS) -o $@
+
+# The tests of kernels for a machine that has a GPU: bench/gpu brings them there.
+if BUILD_CUDA
+noinst_PROGRAMS += tests/cuda/test-kernels-cuda
+tests_cuda_test_kernels_cuda_SOURCES = $(kernel_test_sources)
+tests_cuda_test_kernels_cuda_LDADD = $(cuda_objects) libcuda_host.a $(cuda_libraries)
+tests_cuda_test_kernels_cuda_DEPENDENCIES = $(cuda_objects) libcuda_host.a
+tests_cuda_test_kernels_cuda_LINK = $(link_with_kernels)
+endif
+
 # Sanitizers know nothing of fibers, and say nothing that the harness does not.
 if PYTHON_TESTS
 if !SANITIZED
@@ -47,19 +69,12 @@ tests/cuda/other-plugin.so: tests/cuda/other_plugin.c infer/backend.h
 		$(srcdir)/tests/cuda/other_plugin.c
 CLEANFILES += $(check_DATA)
 
-# Each kernel by itself. The same program linked with CUDA's device runs on a GPU.
-link_with_kernels = $(CXXLD) $(SANITIZER_CFLAGS) $(AM_LDFLAGS) $(LDFLAGS) -o $@
+# Each kernel by itself.
 check_PROGRAMS += tests/cuda/peaks tests/cuda/test-kernels
 tests_cuda_peaks_SOURCES = tests/cuda/peaks.c
 tests_cuda_peaks_LDADD = libcuda_harness.a libcuda_kernels.a -lm
 tests_cuda_peaks_LINK = $(link_with_kernels)
-tests_cuda_test_kernels_SOURCES = \
-	tests/cuda/kernel_test.c tests/cuda/kernel_test.h \
-	tests/cuda/test_attention.c \
-	tests/cuda/test_choosing.c \
-	tests/cuda/test_mlp.c \
-	tests/cuda/test_output.c \
-	tests/cuda/test_products.c
+tests_cuda_test_kernels_SOURCES = $(kernel_test_sources)
 tests_cuda_test_kernels_LDADD = libcuda_kernels_watched.a libcuda_harness.a -lm
 tests_cuda_test_kernels_LINK = $(link_with_kernels)
 

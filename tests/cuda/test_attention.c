@@ -1,8 +1,7 @@
 /* Attention of single positions: windows, rings, splits and sinks. */
 #include <math.h>
-#include <string.h>
 
-#include "tests/cuda/kernel_test.h"
+#include "tests/cuda/kernel_reference.h"
 
 struct attention_case {
     size_t group, n_kv, size, window; /* query heads of a KV head */
@@ -14,86 +13,6 @@ struct attention_case {
     float scale; /* of scores; 0: 1 / sqrt(size) */
 };
 
-/* A sequence's numbers as they are meant: [positions][KV heads][size]. */
-struct history {
-    float *keys, *values;
-};
-
-enum { RINGS_BEFORE = 2, WHOLE_BEFORE = 1 };
-
-static size_t capacity_of(const struct attention_case *c, size_t context)
-{
-    size_t ring = c->window + TP_FEW;
-    return c->window > 0 && ring < context ? ring : context;
-}
-
-/* The sequence's memory on the device, as after storing positions up to `last` one after the other;
- * NaN where nothing is. */
-static struct tp_gpu_sequence store(const struct attention_case *c, const struct history *history,
-                                    size_t last, size_t context)
-{
-    size_t ring = c->window + TP_FEW < context ? c->window + TP_FEW : context,
-           capacity = capacity_of(c, context);
-    size_t position_size = c->n_kv * c->size, width = c->bf16 ? 2 : 4;
-    size_t before = 2 * position_size * (RINGS_BEFORE * ring + WHOLE_BEFORE * context);
-    size_t total = before + 2 * position_size * capacity;
-    uint8_t *memory = on_host(total, width);
-    memset(memory, 0xff, total * width);
-    for (size_t position = 0; position <= last; position++) {
-        for (size_t i = 0; i < 2 * position_size; i++) {
-            size_t part = i / position_size, head = i % position_size / c->size, j = i % c->size;
-            size_t at =
-                before + ((part * c->n_kv + head) * capacity + position % capacity) * c->size + j;
-            float x = (part == 0 ? history->keys
-                                 : history->values)[position * position_size + i % position_size];
-            if (c->bf16)
-                ((uint16_t *)(void *)memory)[at] = to_bf16(x);
-            else
-                ((float *)(void *)memory)[at] = x;
-        }
-    }
-    return (struct tp_gpu_sequence){on_device(memory, total * width), (uint32_t)context};
-}
-
-static struct history make_history(const struct attention_case *c, size_t n)
-{
-    size_t total = n * c->n_kv * c->size;
-    struct history history = {random_floats(total), random_floats(total)};
-    for (size_t i = 0; i < total && c->bf16; i++) {
-        history.keys[i] = rounded_to_bf16(history.keys[i]);
-        history.values[i] = rounded_to_bf16(history.values[i]);
-    }
-    return history;
-}
-
-/* mixed[size] of a head at a position. */
-static void expected_head(const struct attention_case *c, const struct history *history,
-                          size_t position, size_t kv_head, const float *query, const float *sink,
-                          double scale, double *ret_mixed)
-{
-    size_t first = c->window > 0 && position >= c->window ? position - c->window + 1 : 0;
-    size_t stride = c->n_kv * c->size, at = kv_head * c->size, n = position - first + 1;
-    double *weights = on_host(n, sizeof *weights), largest = sink != NULL ? *sink : -INFINITY,
-           total = 0;
-    for (size_t i = 0; i < n; i++) {
-        for (size_t j = 0; j < c->size; j++)
-            weights[i] += (double)query[j] * history->keys[(first + i) * stride + at + j];
-        weights[i] *= scale;
-        largest = fmax(largest, weights[i]);
-    }
-    for (size_t j = 0; j < c->size; j++)
-        ret_mixed[j] = 0;
-    for (size_t i = 0; i < n; i++) {
-        double weight = exp(weights[i] - largest);
-        total += weight;
-        for (size_t j = 0; j < c->size; j++)
-            ret_mixed[j] += weight * history->values[(first + i) * stride + at + j];
-    }
-    total += sink != NULL ? exp(*sink - largest) : 0;
-    for (size_t j = 0; j < c->size; j++)
-        ret_mixed[j] /= total;
-}
-
 static void check_attention(const struct attention_case *c)
 {
     size_t n_heads = c->group * c->n_kv, longest = 0;
@@ -101,27 +20,26 @@ static void check_attention(const struct attention_case *c)
         longest = c->positions[i] + 1 > longest ? c->positions[i] + 1 : longest;
     size_t context = c->context > 0 ? c->context : longest,
            seen = c->window > 0 && c->window < longest ? c->window : longest;
+    const struct cache_shape cache = {.n_kv = c->n_kv,
+                                      .size = c->size,
+                                      .context = context,
+                                      .ring = c->window + TP_FEW,
+                                      .is_ring = c->window > 0,
+                                      .bf16 = c->bf16};
     size_t n_splits = seen / TP_GPU_KEY_SPLIT + 2, per_split = c->n * c->n_kv * n_splits * c->group;
     float *queries = random_floats(c->n * n_heads * c->size), *sinks = random_floats(n_heads);
-    struct history history = make_history(c, longest);
+    struct history history = make_history(&cache, longest);
     struct tp_gpu_sequence sequences[TP_FEW];
     uint32_t sequence_of[TP_FEW];
     for (size_t i = 0; i < c->n; i++) {
         sequence_of[i] = (uint32_t)(c->n - 1 - i);
         sequences[sequence_of[i]] =
-            store(c, &history, c->one_sequence ? longest - 1 : c->positions[i], context);
+            store_history(&cache, &history, c->one_sequence ? longest - 1 : c->positions[i]);
     }
     float scale = c->scale != 0 ? c->scale : (float)(1 / sqrt((double)c->size));
     struct tp_attend a = {.places = {on_device(c->positions, c->n * sizeof *c->positions),
                                      on_device(sequence_of, c->n * sizeof *sequence_of)},
-                          .cache = {.sequences = on_device(sequences, c->n * sizeof *sequences),
-                                    .n_heads = (uint32_t)c->n_kv,
-                                    .head_size = (uint32_t)c->size,
-                                    .ring_capacity = (uint32_t)(c->window + TP_FEW),
-                                    .rings_before = RINGS_BEFORE,
-                                    .whole_before = WHOLE_BEFORE,
-                                    .is_ring = c->window > 0,
-                                    .bf16 = c->bf16},
+                          .cache = cache_of(&cache, sequences, c->n),
                           .n_heads = (uint32_t)n_heads,
                           .window = (uint32_t)c->window,
                           .scale = scale,
@@ -142,8 +60,8 @@ static void check_attention(const struct attention_case *c)
     double mixed[256], tolerance = c->n_parts == 1 ? 0x1p-8 : c->scale > 1 ? 1e-4 : 4e-6;
     for (size_t i = 0; i < c->n * n_heads; i++) {
         size_t token = i / n_heads, head = i % n_heads;
-        expected_head(c, &history, c->positions[token], head / c->group, queries + i * c->size,
-                      c->sinks ? &sinks[head] : NULL, scale, mixed);
+        expected_attention(&cache, &history, c->window, c->positions[token], head / c->group,
+                           queries + i * c->size, c->sinks ? &sinks[head] : NULL, scale, mixed);
         for (size_t j = 0; j < c->size; j++)
             expect_near(found[i * c->size + j], mixed[j], 1, tolerance, "mixed", i, j);
     }
@@ -200,10 +118,20 @@ static void huge_scores(void)
                                                  i < 2, false, 3, i < 2 ? 300.0f : -2e4f});
 }
 
+static void large_attention(void)
+{
+    static const uint32_t positions[] = {8191, 0, 127, 128, 4095, 4096, 5000, 2000};
+    for (size_t window = 0; window <= LARGE_WINDOW; window += LARGE_WINDOW)
+        check_attention(&(struct attention_case){LARGE_HEADS / LARGE_KV_HEADS, LARGE_KV_HEADS,
+                                                 LARGE_HEAD_SIZE, window, 0, positions, TP_FEW,
+                                                 true, true, false, 3, 0});
+}
+
 const struct kernel_test attention_tests[] = {
-    {"positions_and_windows", positions_and_windows, NULL},
-    {"a_step_of_one_sequence", a_step_of_one_sequence, NULL},
-    {"groups_and_head_sizes", groups_and_head_sizes, NULL},
-    {"huge_scores", huge_scores, NULL},
-    {NULL, NULL, NULL},
+    {"positions_and_windows", positions_and_windows, 0},
+    {"a_step_of_one_sequence", a_step_of_one_sequence, 0},
+    {"groups_and_head_sizes", groups_and_head_sizes, 0},
+    {"huge_scores", huge_scores, 0},
+    {"large_attention", large_attention, IS_LARGE},
+    {NULL, NULL, 0},
 };

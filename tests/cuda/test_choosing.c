@@ -268,6 +268,7 @@ static void check_samplings(size_t vocabulary, unsigned blocks,
         {.temperature = 1, .top_p = 0.6, .repetition_penalty = 1},
         {.temperature = 1, .top_p = 0, .repetition_penalty = 1},
         {.temperature = 3, .top_p = 1, .min_p = 0.2, .repetition_penalty = 1},
+        {.temperature = 4, .top_p = 1, .repetition_penalty = 3},
         {.temperature = 1.5, .top_k = 40, .top_p = 0.9, .min_p = 0.01, .repetition_penalty = 1.3},
     };
     for (size_t i = 0; i < sizeof samplings / sizeof *samplings; i++) {
@@ -312,11 +313,19 @@ static void vocabularies_of_all_sizes(void)
     }
 }
 
+/* gpt-oss's. */
+static void choices_of_a_large_vocabulary(void)
+{
+    check_samplings(201088, 132, NULL);
+    check_samplings(201088, TP_CHOICE_SLICES, few_values);
+}
+
 const struct kernel_test choosing_tests[] = {
-    {"choices_of_all_kinds", choices_of_all_kinds, NULL},
-    {"choices_among_equals", choices_among_equals, NULL},
-    {"choices_by_the_last_digits", choices_by_the_last_digits, NULL},
-    {"choices_with_few_numbers", choices_with_few_numbers, NULL},
-    {"vocabularies_of_all_sizes", vocabularies_of_all_sizes, NULL},
-    {NULL, NULL, NULL},
+    {"choices_of_all_kinds", choices_of_all_kinds, 0},
+    {"choices_among_equals", choices_among_equals, 0},
+    {"choices_by_the_last_digits", choices_by_the_last_digits, 0},
+    {"choices_with_few_numbers", choices_with_few_numbers, 0},
+    {"vocabularies_of_all_sizes", vocabularies_of_all_sizes, 0},
+    {"choices_of_a_large_vocabulary", choices_of_a_large_vocabulary, IS_LARGE},
+    {NULL, NULL, 0},
 };

@@ -100,13 +100,16 @@ def odd_shapes_are_the_cpu_s():
 
 @test
 def scales_far_apart_are_the_cpu_s():
-    """A scale so large that others are lost in a BF16 beside it; it is on one weight of a row, which is clamped."""
+    """Scales too large for a BF16 together with what it unpacks: in a layer's gate_up on one weight of a row, which is
+    clamped then, in another's down on zeros. The others count all the same."""
     with scratch() as folder:
         tensors, config = read(checkpoint("tiny")), json.loads((checkpoint("tiny") / "config.json").read_text())
         blocks, scales = (tensors[f"model.layers.1.mlp.experts.gate_up_proj_{part}"] for part in ("blocks", "scales"))
         scales -= 4
         for row in (7, 9):
             blocks[:, row, 0], blocks[:, row, 0, 0], scales[:, row, 0] = 0, 1, 254
+        blocks, scales = (tensors[f"model.layers.2.mlp.experts.down_proj_{part}"] for part in ("blocks", "scales"))
+        blocks[:, 5, 0], scales[:, 5, 0] = 0, 129
         source = write_checkpoint(folder / "checkpoint", tensors, config)
         view = convert(source, folder / "view", "--precision", "source", "--mxfp4", "packed")
         how = ("--token-ids", ids(range(200, 213)), "-n", 3, *GREEDY)

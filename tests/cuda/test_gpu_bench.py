@@ -22,6 +22,7 @@ from run_support import TPINFER, packed  # noqa: E402
 from support import BUILD, KIT, convert, main, scratch, test  # noqa: E402
 
 PLUGIN = BUILD / "tests/cuda/tensorport-cuda-harness.so"
+KERNELS = BUILD / "tests/cuda/test-kernels"
 SCRIPT = Path(__file__).resolve().parents[2] / "bench/gpu"
 MOST = 280  # seconds
 COUNTED = ("steps", "tokens", "dense_bytes", "expert_bytes", "cache_bytes", "multiply_adds", "experts", "lengths")
@@ -225,7 +226,9 @@ def bench_gpu_from_end_to_end():
         assert done.returncode == 0, done.stdout + done.stderr
         about = json.loads((folder / "out/about.json").read_text())
         verdicts = {name: part["verdict"] for name, part in about["parts"].items()}
-        assert list(verdicts) == ["goldens", "edges", "cpu", "sanitizer", "large", "stages", "prefill", "decode", "deep", "torch"]
+        assert list(verdicts) == ["kernels", "goldens", "edges", "cpu", "sanitizer", "large", "stages", "prefill", "decode", "deep", "torch"]
+        kernels = about["parts"]["kernels"]
+        assert (kernels["passed"], kernels["failed"], kernels["left_out"]) == (4, 0, 0), kernels
         for name, verdict in verdicts.items():
             assert verdict == "ok" or (name in ("sanitizer", "torch") and verdict.startswith("not done: ")), (name, verdict)
         assert about["small"] is True and about["plugin"] == str(PLUGIN) and about["commit"] and about["date"].endswith("Z")
@@ -236,6 +239,42 @@ def bench_gpu_from_end_to_end():
         assert (folder / "out/summary.txt").read_text() == done.stdout
         for says in ("0 failures", "gate_up", "decode after 3", "== large: ok"):
             assert says in done.stdout, says
+
+
+@test
+def bench_gpu_counts_tests_of_kernels():
+    """What fails, what a device has no tensor cores for, and what ends before its time."""
+    def about(name, plugin=PLUGIN, **settings):
+        env = {**harness(**settings), "TENSORPORT_CUDA_PLUGIN": str(plugin)}
+        done = script("--small", "--only=kernels", BUILD, name, folder=folder, env=env)
+        return done, json.loads((folder / name / "about.json").read_text())["parts"]["kernels"]
+    with scratch() as folder:
+        done, part = about("without", tiles=0)
+        assert done.returncode == 0 and "3 passed, 0 failed, 1 left out" in done.stdout, done
+        assert (part["verdict"], part["passed"], part["left_out"]) == ("ok", 3, 1), part
+        beside = folder / "beside"
+        beside.mkdir()
+        (beside / PLUGIN.name).symlink_to(PLUGIN)
+        for last, status, verdict, counts in (("exit 1", 1, "FAILED", (1, 2)), ("kill -INT $$", 1, "FAILED", (1, 2))):
+            (beside / KERNELS.name).write_text(f"#!/bin/sh\necho ok 1 - a\necho not ok 2 - b\necho '# why'\necho not ok 3 - c\n{last}\n")
+            (beside / KERNELS.name).chmod(0o755)
+            done, part = about("failing", plugin=beside / PLUGIN.name)
+            assert done.returncode == status and "# why" in done.stdout and part["verdict"] == verdict, (done, part)
+            assert (part["passed"], part["failed"]) == counts, part
+        (beside / KERNELS.name).unlink()
+        done, part = about("missing", plugin=beside / PLUGIN.name)
+        assert done.returncode == 0 and part["verdict"].startswith("not done: there is no "), (done, part)
+
+
+@test
+def kernels_without_a_gpu():
+    """The tests of kernels, which know the device by the same interface: one line, and 77."""
+    done = subprocess.run([KERNELS], capture_output=True, text=True, timeout=MOST, check=False, env=harness(fail="open"))
+    assert (done.returncode, done.stdout, done.stderr) == (77, "1..0 # skipped: no device was found\n", ""), done
+    done = subprocess.run([KERNELS, "head_at_edges"], capture_output=True, text=True, timeout=MOST, check=False, env=harness(fail=3))
+    assert done.returncode == 1 and "Bail out!" in done.stdout and "an error in a kernel" in done.stdout, done
+    done = subprocess.run([KERNELS, "nothing"], capture_output=True, text=True, timeout=MOST, check=False, env=harness())
+    assert done.returncode == 2 and done.stderr == "nothing: no test of that name\n", done
 
 
 @test
@@ -309,6 +348,10 @@ def bench_gpu_goes_to_a_bare_machine():
         assert done.returncode == 1 and "tensorport-cuda.so" in done.stderr and not (folder / "packed").exists(), done
         (tree / "tensorport-cuda.so").symlink_to(PLUGIN)
         done = script("--pack", tree, "packed", folder=folder)
+        assert done.returncode == 1 and "test-kernels-cuda" in done.stderr and not (folder / "packed").exists(), done
+        (tree / "tests/cuda").mkdir(parents=True)
+        (tree / "tests/cuda/test-kernels-cuda").symlink_to(KERNELS)
+        done = script("--pack", tree, "packed", folder=folder)
         assert done.returncode == 0, done
         again = script("--pack", tree, "packed", folder=folder)
         assert again.returncode == 1 and "is there already" in again.stderr, again
@@ -316,9 +359,9 @@ def bench_gpu_goes_to_a_bare_machine():
         names = {path.name for path in (folder / "packed/lib").iterdir()}
         assert any(name.startswith("libcjson") for name in names) and not any(name.startswith("libc.so") for name in names)
         assert not any(path.is_symlink() for path in (folder / "packed").rglob("*"))
-        done = script("--small", "--only=cpu", "packed", folder=folder, program=folder / "packed/gpu",
+        done = script("--small", "--only=kernels,cpu", "packed", folder=folder, program=folder / "packed/gpu",
                       env={"PATH": os.environ["PATH"]})
-        assert done.returncode == 0 and "== cpu: ok" in done.stdout, done
+        assert done.returncode == 0 and "== cpu: ok" in done.stdout and "== kernels: ok" in done.stdout, done
         about = json.loads((folder / "gpu-results/about.json").read_text())
         assert about["commit"] == (folder / "packed/COMMIT").read_text().strip()
 

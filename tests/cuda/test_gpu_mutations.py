@@ -21,6 +21,7 @@ FILES = sorted(path for path in (TOP / "cuda").iterdir() if path.suffix in (".c"
 # The optimiser takes most of the time and shows nothing more.
 FLAGS = ("-O0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-w")
 WATCHED = ("-fsanitize=thread",)
+HARNESS = '"tests/cuda/harness.h"'
 TIME_LIMIT = 60
 
 
@@ -32,7 +33,7 @@ def make_variables(*names):
     return [line.split() for line in done.stdout.splitlines()]
 
 
-CC, CXX, SANITIZERS = make_variables("CC", "CXX", "SANITIZER_CFLAGS")
+CC, CXX, SANITIZERS, OWN = make_variables("CC", "CXX", "SANITIZER_CFLAGS", "tests_cuda_test_kernels_OBJECTS")
 
 
 def run(*words):
@@ -68,14 +69,14 @@ def compile_broken(row, folder):
     includes = (f"-I{source}", f"-I{TOP}", f"-I{BUILD}")
     if path.suffix == ".c":
         must(*CC, "-std=gnu11", *FLAGS, *SANITIZERS, *includes, "-c", broken, "-o", target)
-    else:
-        must(*CXX, "-std=c++17", *FLAGS, *WATCHED, *includes, "-c", TOP / "tests/cuda/kernels.cpp", "-o", target)
+    else:  # a header may be in all kernels
+        kernels = ("-x", "c++", f"-DTP_GPU_HARNESS={HARNESS}", "-c", broken) if path.suffix == ".cu" else ("-c", TOP / "tests/cuda/kernels.cpp")
+        must(*CXX, "-std=c++17", *FLAGS, *WATCHED, *includes, *kernels, "-o", target)
     return target
 
 
 def program_of(objects, folder):
-    own = [BUILD / f"tests/cuda/{path.stem}.o" for path in (TOP / "tests/cuda").glob("*test*.c")]
-    target = folder / "test-kernels"
+    own, target = [BUILD / name for name in OWN], folder / "test-kernels"
     must(*CXX, *SANITIZERS, "-o", target, "-Wl,--allow-multiple-definition", *own, *objects, BUILD / "libcuda_kernels_watched.a",
          BUILD / "libcuda_harness.a", "-lm")
     return target
@@ -120,8 +121,8 @@ def try_row(row, model):
 
 
 def model_of(folder):
-    """A view with a small window, a prompt of several steps beyond it, and the CPU's logits."""
-    prompt = list(range(100, 133))
+    """A view with a small window, a prompt far beyond it and beyond a tile of tokens, and the CPU's logits."""
+    prompt = list(range(100, 170))
     must(BUILD / "tensorport", "synth", "-q", "--set", "sliding_window=9", folder / "checkpoint")
     view = convert(folder / "checkpoint", folder / "view", "--precision", "source", "--mxfp4", "packed")
     how = ("--token-ids", ids(prompt), "-n", 3, "--temp", 0, "--ignore-eos", "--backend", "cpu")

@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "tests/cuda/kernel_test.h"
+#include "tests/cuda/kernel_reference.h"
 
 static const struct variants output_variants = {tp_few_output_bf16_1, tp_few_output_bf16_3,
                                                 tp_few_output_any, NULL, NULL};
@@ -15,39 +15,6 @@ struct output_case {
     unsigned blocks;
     void (*change)(struct weights *router, float *bias); /* the router, or NULL */
 };
-
-/* Better: a number before NaN, the larger one, the one with the smaller index. */
-static bool is_before(const float *logits, size_t i, size_t j)
-{
-    if (isnan(logits[i]) != isnan(logits[j]))
-        return !isnan(logits[i]);
-    return !isnan(logits[i]) && logits[i] != logits[j] ? logits[i] > logits[j] : i < j;
-}
-
-/* Its place among all. */
-static size_t rank_of(const float *logits, size_t n, size_t i)
-{
-    size_t rank = 0;
-    for (size_t j = 0; j < n; j++)
-        rank += j != i && is_before(logits, j, i);
-    return rank;
-}
-
-/* Of a token: what was chosen is what its logits say, in that order, with a softmax's weights. */
-static void check_choice(const float *logits, size_t n_experts, size_t k, const uint32_t *chosen,
-                         const float *weights, size_t token)
-{
-    double total = 0;
-    for (size_t i = 0; i < k; i++) {
-        expect(chosen[i] < n_experts && rank_of(logits, n_experts, chosen[i]) == i,
-               "token %zu: choice %zu is expert %u", token, i, chosen[i]);
-        if (chosen[i] < n_experts)
-            total += exp((double)logits[chosen[i]] - logits[chosen[0]]);
-    }
-    for (size_t i = 0; i < k && chosen[i] < n_experts; i++)
-        expect_near(weights[i], exp((double)logits[chosen[i]] - logits[chosen[0]]) / total, 1, 1e-6,
-                    "weight", token, i);
-}
 
 /* The experts that anybody chose, ascending, and where. */
 static void check_active(const struct tp_routing *routing, const uint32_t *chosen, size_t n)
@@ -96,8 +63,8 @@ static void check_router(const struct output_case *c, const struct tp_few_output
             expect_near(logits[token * c->n_experts + expert], logit + bias[expert],
                         size * scale + 1, 4e-6, "logit", token, expert);
         }
-        check_choice(logits + token * c->n_experts, c->n_experts, c->k, chosen + token * c->k,
-                     weights + token * c->k, token);
+        expect_choice(logits + token * c->n_experts, c->n_experts, c->k, chosen + token * c->k,
+                      weights + token * c->k, token);
     }
     check_active(&a->routing, chosen, c->n);
 }
@@ -275,10 +242,19 @@ static void ties_and_what_is_no_number(void)
     }
 }
 
+static void large_output(void)
+{
+    for (size_t n = 1; n <= TP_FEW; n += TP_FEW - 1)
+        check_output(&(struct output_case){TP_MATRIX_BF16, LARGE_HIDDEN, LARGE_QUERY, n,
+                                           LARGE_EXPERTS, LARGE_EXPERTS_PER_TOKEN, 3, true,
+                                           blocks_at_once(), NULL});
+}
+
 const struct kernel_test output_tests[] = {
-    {"output_at_edges", output_at_edges, NULL},
-    {"output_of_any_type", output_of_any_type, NULL},
-    {"experts_of_all_numbers", experts_of_all_numbers, NULL},
-    {"ties_and_what_is_no_number", ties_and_what_is_no_number, NULL},
-    {NULL, NULL, NULL},
+    {"output_at_edges", output_at_edges, 0},
+    {"output_of_any_type", output_of_any_type, 0},
+    {"experts_of_all_numbers", experts_of_all_numbers, 0},
+    {"ties_and_what_is_no_number", ties_and_what_is_no_number, 0},
+    {"large_output", large_output, IS_LARGE},
+    {NULL, NULL, 0},
 };

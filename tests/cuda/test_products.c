@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "tests/cuda/kernel_test.h"
+#include "tests/cuda/kernel_reference.h"
 
 static const struct variants head_variants = {tp_few_head_bf16_1, tp_few_head_bf16_3,
                                               tp_few_head_any, NULL, NULL};
@@ -204,154 +204,94 @@ static void rounding_to_bfloat16(void)
 
 /* ---- queries, keys and values ---- */
 
-struct heads_case {
-    enum tp_matrix_type type;
-    size_t n_heads, n_kv, size, hidden, n;
-    uint32_t n_parts;
-    bool tiles, bf16_cache, ring, split; /* split: a launch for each matrix */
-    unsigned blocks;
-};
-
-enum { CONTEXT = 12, RING = 5, RINGS_BEFORE = 1, WHOLE_BEFORE = 2 };
-
-/* A projected and turned head of a token. */
-static void expected_head(const struct heads_case *c, const struct weights *w, const float *bias,
-                          size_t head, const float *x, double scale, const float *cosines,
-                          const float *sines, double *ret_values, double *ret_size)
+/* `split`: a launch for each matrix, as where their types differ. */
+static void check_heads(const struct heads_case *c, bool tiles, bool split, unsigned blocks)
 {
-    size_t half = c->size / 2;
-    double size;
-    *ret_size = 0;
-    for (size_t i = 0; i < c->size; i++) {
-        size_t row = head * c->size + i;
-        ret_values[i] = multiply_row(w, row, x, &size) * scale + (bias != NULL ? bias[row] : 0);
-        *ret_size = fmax(*ret_size, size * scale + 1);
-    }
-    for (size_t i = 0; i < half && cosines != NULL; i++) {
-        double first = ret_values[i], second = ret_values[i + half];
-        ret_values[i] = first * cosines[i] - second * sines[i];
-        ret_values[i + half] = second * cosines[i] + first * sines[i];
-    }
-}
-
-static float cache_number(const uint8_t *cache, size_t i, bool bf16)
-{
-    return bf16 ? from_bf16(((const uint16_t *)(const void *)cache)[i])
-                : ((const float *)(const void *)cache)[i];
-}
-
-/* Where a number of the layer stands in a sequence's memory: part 0 is keys, 1 values. */
-static size_t cache_place(const struct heads_case *c, size_t part, size_t head, size_t position,
-                          size_t i)
-{
-    size_t capacity = c->ring ? RING : CONTEXT;
-    size_t before = 2 * c->n_kv * c->size * (RINGS_BEFORE * RING + WHOLE_BEFORE * CONTEXT);
-    return before + ((part * c->n_kv + head) * capacity + position % capacity) * c->size + i;
-}
-
-static void check_heads(const struct heads_case *c)
-{
-    size_t rows[] = {c->n_heads * c->size, c->n_kv * c->size, c->n_kv * c->size};
-    size_t half = c->size / 2, width = c->bf16_cache ? 2 : 4;
-    size_t cache_bytes = cache_place(c, 2, 0, 0, 0) * width;
-    uint32_t positions[TP_FEW], sequence_of[TP_FEW], groups;
-    struct tp_gpu_sequence sequences[TP_FEW];
-    struct weights w[3];
-    float *bias[3], *x = random_floats(c->n * c->hidden), *cosines = random_floats(c->n * half),
-                    *sines = random_floats(c->n * half);
-    double scales[TP_FEW], values[256], size;
-    struct tp_few_heads a = {.squares = make_squares(x, c->n, c->hidden, scales),
-                             .columns = make_columns(x, c->n, c->hidden, c->n_parts, false),
-                             .n_tokens = (uint32_t)c->n,
-                             .n_heads = (uint32_t)c->n_heads,
-                             .cosines = on_device(cosines, c->n * half * sizeof *cosines),
-                             .sines = on_device(sines, c->n * half * sizeof *sines),
-                             .cache = {.n_heads = (uint32_t)c->n_kv,
-                                       .head_size = (uint32_t)c->size,
-                                       .ring_capacity = RING,
-                                       .rings_before = RINGS_BEFORE,
-                                       .whole_before = WHOLE_BEFORE,
-                                       .is_ring = c->ring,
-                                       .bf16 = c->bf16_cache},
-                             .queries = zeros_on_device(c->n * rows[0] * sizeof(float))};
-    for (size_t i = 0; i < 3; i++) {
-        w[i] = make_weights(c->type, 1, rows[i], c->hidden, NULL, 0);
-        bias[i] = i == 1 && c->n_heads % 2 == 0 ? NULL : random_floats(rows[i]);
-    }
-    for (size_t i = 0; i < c->n; i++) {
-        positions[i] = (uint32_t)(CONTEXT - 1 - i);
-        sequence_of[i] = (uint32_t)(c->n - 1 - i);
-        sequences[i] = (struct tp_gpu_sequence){zeros_on_device(cache_bytes), CONTEXT};
-    }
-    const float *const *b = (const float *const *)bias;
-    a.q = w[0].gpu, a.k = w[1].gpu, a.v = w[2].gpu;
-    a.q_bias = on_device(b[0], rows[0] * sizeof(float));
-    a.k_bias = b[1] != NULL ? on_device(b[1], rows[1] * sizeof(float)) : NULL;
-    a.v_bias = on_device(b[2], rows[2] * sizeof(float));
-    a.places.positions = on_device(positions, c->n * sizeof *positions);
-    a.places.sequences = on_device(sequence_of, c->n * sizeof *sequence_of);
-    a.cache.sequences = on_device(sequences, c->n * sizeof *sequences);
-    tp_kernel_fn *kernel =
-        variant_for(&heads_variants, &w[0].gpu, c->n_parts, c->n, c->tiles, &groups);
-    for (size_t i = 0; i < (c->split ? 3 : 1); i++) {
-        a.first_unit += a.n_units;
-        a.n_units = (uint32_t)(c->split ? rows[i] / 2 : (rows[0] + 2 * rows[1]) / 2);
+    uint32_t groups, half = (uint32_t)c->cache.size / 2, kv = (uint32_t)c->cache.n_kv * half;
+    const uint32_t n_units[] = {(uint32_t)c->n_heads * half, kv, kv};
+    double scales[TP_FEW];
+    struct heads heads = make_heads(c);
+    struct tp_few_heads a = heads.arguments;
+    a.squares = make_squares(heads.x, c->n, c->hidden, scales);
+    tp_kernel_fn *kernel = variant_for(&heads_variants, &a.q, c->n_parts, c->n, tiles, &groups);
+    for (size_t i = 0; i < (split ? 3 : 1); i++) {
+        if (split) {
+            a.first_unit += i > 0 ? n_units[i - 1] : 0;
+            a.n_units = n_units[i];
+        }
         unsigned n_tiles = (a.n_units + TP_TILE_UNITS - 1) / TP_TILE_UNITS;
-        launch(kernel, &a, sizeof a, c->blocks < n_tiles ? c->blocks : n_tiles, TP_FEW_THREADS,
+        launch(kernel, &a, sizeof a, blocks < n_tiles ? blocks : n_tiles, TP_FEW_THREADS,
                tp_few_shared_bytes(groups, (uint32_t)c->n, 1));
     }
-    const float *queries = from_device(a.queries, c->n * rows[0] * sizeof *queries);
-    double stored = c->bf16_cache ? 0x1p-8 : 4e-6;
-    for (size_t token = 0; token < c->n; token++) {
-        const float *vector = x + token * c->hidden, *cos = cosines + token * half,
-                    *sin = sines + token * half;
-        const uint8_t *cache = from_device(sequences[sequence_of[token]].memory, cache_bytes);
-        for (size_t head = 0; head < c->n_heads; head++) {
-            expected_head(c, &w[0], b[0], head, vector, scales[token], cos, sin, values, &size);
-            for (size_t i = 0; i < c->size; i++)
-                expect_near(queries[(token * c->n_heads + head) * c->size + i], values[i], size,
-                            4e-6, "query", head, i);
-        }
-        for (size_t part = 0; part < 2; part++) {
-            for (size_t head = 0; head < c->n_kv; head++) {
-                expected_head(c, &w[1 + part], b[1 + part], head, vector, scales[token],
-                              part == 0 ? cos : NULL, sin, values, &size);
-                for (size_t i = 0; i < c->size; i++)
-                    expect_near(cache_number(cache, cache_place(c, part, head, positions[token], i),
-                                             c->bf16_cache),
-                                values[i], size, stored, part == 0 ? "key" : "value", head, i);
-            }
-        }
-        for (size_t i = 0; i < cache_place(c, 0, 0, 0, 0); i++)
-            expect(cache_number(cache, i, c->bf16_cache) == 0, "another layer is written at %zu",
-                   i);
-    }
+    expect_heads(c, &heads, scales);
 }
+
+enum { CONTEXT = 12, RING = 5 };
 
 static void queries_keys_and_values(void)
 {
     static const size_t sizes[] = {2, 20, 64, 80, 128};
     for (size_t i = 0; i < 5; i++) {
-        check_heads(&(struct heads_case){TP_MATRIX_BF16, 2 + i % 2, 1, sizes[i], 40, 1 + i, 3, true,
-                                         i % 2 == 0, i % 2 == 1, false, 3});
-        check_heads(&(struct heads_case){TP_MATRIX_BF16, 4, 2, sizes[i], 32, TP_FEW - i, 1, true,
-                                         i % 2 == 1, i % 3 == 0, true, 100});
+        size_t n = 1 + i, more = TP_FEW - i;
+        check_heads(&(struct heads_case){TP_MATRIX_BF16,
+                                         {1, sizes[i], CONTEXT, RING, i % 2 == 1, i % 2 == 0},
+                                         2 + i % 2,
+                                         40,
+                                         n,
+                                         n,
+                                         3},
+                    true, false, 3);
+        check_heads(&(struct heads_case){TP_MATRIX_BF16,
+                                         {2, sizes[i], CONTEXT, RING, i % 3 == 0, i % 2 == 1},
+                                         4,
+                                         32,
+                                         more,
+                                         more,
+                                         1},
+                    true, true, 100);
     }
-    check_heads(&(struct heads_case){TP_MATRIX_BF16, 3, 3, 16, 264, TP_FEW, 3, true, false, true,
-                                     false, 2});
     check_heads(
-        &(struct heads_case){TP_MATRIX_F32, 3, 1, 20, 33, 5, 3, false, false, true, false, 4});
+        &(struct heads_case){
+            TP_MATRIX_BF16, {3, 16, CONTEXT, RING, true, false}, 3, 264, TP_FEW, TP_FEW, 3},
+        true, false, 2);
     check_heads(
-        &(struct heads_case){TP_MATRIX_F16, 2, 2, 10, 9, 2, 1, false, true, false, true, 4});
+        &(struct heads_case){TP_MATRIX_F32, {1, 20, CONTEXT, RING, true, false}, 3, 33, 5, 5, 3},
+        false, false, 4);
+    check_heads(
+        &(struct heads_case){TP_MATRIX_F16, {2, 10, CONTEXT, RING, false, true}, 2, 9, 2, 2, 1},
+        false, true, 4);
+}
+
+/* ---- of a large model ---- */
+
+static void large_head(void)
+{
+    check_head(&(struct head_case){TP_MATRIX_BF16, LARGE_VOCABULARY, LARGE_HIDDEN, 1, 1, 3, true,
+                                   blocks_at_once()});
+    check_head(&(struct head_case){TP_MATRIX_BF16, LARGE_VOCABULARY, LARGE_HIDDEN, TP_FEW, 2, 1,
+                                   true, blocks_at_once()});
+}
+
+static void large_heads(void)
+{
+    const struct cache_shape cache = {
+        LARGE_KV_HEADS, LARGE_HEAD_SIZE, 1024, LARGE_WINDOW + TP_FEW, true, true};
+    check_heads(&(struct heads_case){TP_MATRIX_BF16, cache, LARGE_HEADS, LARGE_HIDDEN, 1, 1, 3},
+                true, false, blocks_at_once());
+    check_heads(
+        &(struct heads_case){TP_MATRIX_BF16, cache, LARGE_HEADS, LARGE_HIDDEN, TP_FEW, TP_FEW, 3},
+        true, false, blocks_at_once());
 }
 
 const struct kernel_test product_tests[] = {
-    {"head_at_edges", head_at_edges, NULL},
-    {"head_of_any_type", head_of_any_type, NULL},
-    {"head_for_some_tokens", head_for_some_tokens, NULL},
-    {"parts_are_added_from_the_smallest", parts_are_added_from_the_smallest, NULL},
-    {"embedding", embedding, NULL},
-    {"rounding_to_bfloat16", rounding_to_bfloat16, NULL},
-    {"queries_keys_and_values", queries_keys_and_values, NULL},
-    {NULL, NULL, NULL},
+    {"head_at_edges", head_at_edges, 0},
+    {"head_of_any_type", head_of_any_type, 0},
+    {"head_for_some_tokens", head_for_some_tokens, 0},
+    {"parts_are_added_from_the_smallest", parts_are_added_from_the_smallest, NEEDS_TILES},
+    {"embedding", embedding, 0},
+    {"rounding_to_bfloat16", rounding_to_bfloat16, 0},
+    {"queries_keys_and_values", queries_keys_and_values, 0},
+    {"large_head", large_head, IS_LARGE},
+    {"large_heads", large_heads, IS_LARGE},
+    {NULL, NULL, 0},
 };
