@@ -600,6 +600,7 @@ int main(int argc, char **argv)
         return SKIPPED;
     }
     must(rc, &error);
+    printf("# %s, sm_%u\n", run.facts.name, run.facts.architecture);
     bool passed = argc == 1 || with_large ? run_all(with_large) : run_named(argc - 1, argv + 1);
     tp_device_close(run.device);
     return !passed;
