@@ -34,6 +34,7 @@ tests_export_plan_dump_SOURCES = \
 	fs/export/convert/format_safetensors.c \
 	fs/export/convert/formats.c \
 	fs/export/convert/json_edit.c \
+	fs/export/convert/quantize.c \
 	fs/export/convert/tile.c \
 	fs/export/convert/transpose.c \
 	tests/export/plan_dump.c
