@@ -155,7 +155,7 @@ static bool is_turned(const struct choosing *choosing, const struct tp_view_tens
 {
     bool is_gate_up = tp_bytes_end_with(tensor->name, tensor->name_length, gate_up_suffix);
     bool is_down = tp_bytes_end_with(tensor->name, tensor->name_length, down_suffix);
-    if (!choosing->is_gpt_oss || tensor->rank != 3 || (!is_gate_up && !is_down))
+    if (tensor->rank != 3 || (!is_gate_up && !is_down))
         return false;
     int turned = turned_by_shape(choosing, tensor, is_gate_up);
     size_t stem = tensor->name_length - strlen(is_gate_up ? gate_up_suffix : down_suffix);
@@ -163,7 +163,7 @@ static bool is_turned(const struct choosing *choosing, const struct tp_view_tens
         find(choosing->stored, tensor->name, stem, is_gate_up ? down_suffix : gate_up_suffix);
     if (turned < 0 && other != NULL)
         turned = turned_by_shape(choosing, other, !is_gate_up);
-    return turned != 0;
+    return turned < 0 ? choosing->is_gpt_oss : turned == 1;
 }
 
 /* ---- one tensor ---- */
@@ -213,6 +213,26 @@ static void consider(struct choosing *choosing, const struct tp_view_file *file)
 
 /* ---- all of them ---- */
 
+static void warn(const struct choosing *choosing, const struct tp_log *log)
+{
+    if (choosing->n_unfit == 1)
+        tp_log(log, TP_LOG_WARNING, "%s; left as it is", choosing->unfit);
+    else if (choosing->n_unfit > 1)
+        tp_log(log, TP_LOG_WARNING, "%s; left as it is, like %zu more", choosing->unfit,
+               choosing->n_unfit - 1);
+    for (size_t i = 0; i < choosing->n; i++) {
+        const char *name = choosing->tensors[i].file->tensor->name;
+        if (choosing->is_gpt_oss &&
+            matches(gpt_oss_experts, sizeof gpt_oss_experts / sizeof *gpt_oss_experts, name))
+            continue;
+        tp_log(log, TP_LOG_WARNING,
+               "tensor \"%.*s\": transformers loads MXFP4 in experts of GPT-OSS only; tpinfer runs "
+               "the model, and 'tensorport convert --format safetensors' decodes it for others",
+               tp_bytes_shown(name, strlen(name)), name);
+        return;
+    }
+}
+
 static int choose(struct choosing *choosing, const struct tp_log *log, struct tp_error *error)
 {
     const struct tp_view *stored = choosing->stored;
@@ -236,11 +256,7 @@ static int choose(struct choosing *choosing, const struct tp_log *log, struct tp
         return tp_error_set(error, -EINVAL,
                             "nothing to quantise: no tensor has the name of a linear layer's "
                             "weight; choose with --include");
-    if (choosing->n_unfit == 1)
-        tp_log(log, TP_LOG_WARNING, "%s; left as it is", choosing->unfit);
-    else if (choosing->n_unfit > 1)
-        tp_log(log, TP_LOG_WARNING, "%s; left as it is, like %zu more", choosing->unfit,
-               choosing->n_unfit - 1);
+    warn(choosing, log);
     return 0;
 }
 

@@ -6,8 +6,9 @@
  * biases. Of GPT-OSS only the experts are: that is how it is published, and all that transformers
  * loads.
  *
- * Experts of GPT-OSS that are stored plainly are [expert, in, out], as transformers saves them; or
- * [expert, out, in], like a view's files: shapes tell. All other weights are [..., out, in]. */
+ * Stacks of experts that are stored plainly are [expert, in, out], as transformers saves GPT-OSS,
+ * or [expert, out, in], like a view's files: their shapes and hidden_size tell, and GPT-OSS has the
+ * former where they do not. All other weights are [..., out, in]. */
 #ifndef TENSORPORT_FS_EXPORT_CONVERT_QUANTIZE_CHOICE_H
 #define TENSORPORT_FS_EXPORT_CONVERT_QUANTIZE_CHOICE_H
 
