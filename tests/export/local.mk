@@ -9,6 +9,7 @@ EXPORT_TESTS = \
 	tests/export/test_help.py \
 	tests/export/test_inspect_statistics.py \
 	tests/export/test_mounts.py \
+	tests/export/test_quantize.py \
 	tests/export/test_run.py \
 	tests/export/test_verify.py
 
