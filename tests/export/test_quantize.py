@@ -205,7 +205,7 @@ def every_type_and_shape_is_quantised():
 @test
 def stacks_larger_than_a_piece_are_turned():
     """Pieces of the writer end in the middle of a matrix, and cross from one into the next."""
-    shape = (3, 2880, 1500)
+    shape = (2, 2880, 1500)
     bits = np.random.default_rng(11).integers(0, 1 << 16, shape, "u2")
     bits = (bits & 0x81ff | 0x3e00).astype("<u2")  # +-0.125 to 0.5, all fractions
     with scratch() as room:
