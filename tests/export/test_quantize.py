@@ -30,7 +30,7 @@ BF16 = np.dtype(ml_dtypes.bfloat16)
 
 def quantize(values):
     """The OCP MX formula for [..., K]: codes two to a byte [..., K/32, 16], and scales [..., K/32]."""
-    blocks = np.asarray(values, "f8").reshape(*values.shape[:-1], -1, 32)
+    blocks = np.asarray(values, "f4").reshape(*values.shape[:-1], -1, 32)
     largest = np.abs(blocks).max(-1)
     exponent = np.where(largest > 0, np.frexp(largest)[1] - 1 - 2, -127).clip(-127)
     units = np.abs(np.ldexp(blocks, -exponent[..., None]))
@@ -216,6 +216,34 @@ def stacks_larger_than_a_piece_are_turned():
         expected = losses(np.swapaxes(values, 1, 2), decoded)
         found = json.loads((room / "report.json").read_text())["tensors"][0]
         assert all(math.isclose(found[key], expected[key], rel_tol=1e-9) for key in expected), (found, expected)
+
+
+@test
+def any_range_can_be_made():
+    """Ranges of any length, from anywhere in a block, a row and a matrix, are the file's bytes."""
+    with scratch() as room:
+        source = model(room / "in", {"a.experts.gate_up_proj": normal((3, 96, 70), "BF16", 1),
+                                     "b.experts.gate_up_proj": normal((2, 70, 96), "F32", 2),
+                                     "c.experts.down_proj": normal((2, 64, 33), "F16", 3)},
+                       model_type="gpt_oss", hidden_size=96)
+        must("convert", source, room / "out", *QUANTIZE, "-q")
+        for piece in (7, 100, 5000):
+            out = room / str(piece)
+            out.mkdir()
+            subprocess.run([BUILD / "tests/export/plan-dump", source, out, "mxfp4", str(piece), "0"], check=True)
+            assert (out / "model.safetensors").read_bytes() == (room / "out/model.safetensors").read_bytes()
+
+
+@test
+def packed_checkpoints_and_single_files_are_quantised():
+    with scratch() as room:
+        must("pack", plain_experts(room / "plain"), room / "packed")
+        must("convert", room / "plain", room / "out", *QUANTIZE, "-q")
+        must("convert", room / "packed", room / "again", *QUANTIZE, "-q")
+        assert (room / "again/model.safetensors").read_bytes() == (room / "out/model.safetensors").read_bytes()
+        file = write_file(room / "one.safetensors", {"a.q_proj.weight": normal((3, 64), "F32")})
+        quietly(file, room / "one", *QUANTIZE, "-q")
+        check_quantized(weights(room / "one"), "a.q_proj.weight", array_of(normal((3, 64), "F32")))
 
 
 @test
