@@ -197,13 +197,15 @@ static int describe(const struct command *command, char **ret_text)
 /* Bytes of the checkpoint that are read; blocks and scales that are quantised have one source. */
 static uint64_t bytes_in(const struct tp_view *view)
 {
+    const struct tp_tensor *previous = NULL;
     uint64_t total = 0;
     for (size_t i = 0; i < view->n_tensors; i++) {
         const struct tp_view_tensor *tensor = &view->tensors[i];
-        if (i > 0 && tensor->stored != NULL && tensor->stored == view->tensors[i - 1].stored)
-            continue;
-        total += tensor->pair == NULL ? tensor->stored->nbytes
-                                      : tensor->pair->blocks->nbytes + tensor->pair->scales->nbytes;
+        if (tensor->pair != NULL)
+            total += tensor->pair->blocks->nbytes + tensor->pair->scales->nbytes;
+        else if (tensor->stored != previous)
+            total += tensor->stored->nbytes;
+        previous = tensor->stored;
     }
     for (size_t i = 0; i < view->checkpoint->n_others; i++)
         total += view->checkpoint->others[i].size;
