@@ -226,8 +226,8 @@ static void warn(const struct choosing *choosing, const struct tp_log *log)
             matches(gpt_oss_experts, sizeof gpt_oss_experts / sizeof *gpt_oss_experts, name))
             continue;
         tp_log(log, TP_LOG_WARNING,
-               "tensor \"%.*s\": transformers loads MXFP4 in experts of GPT-OSS only; tpinfer runs "
-               "the model, and 'tensorport convert --format safetensors' decodes it for others",
+               "tensor \"%.*s\": transformers loads MXFP4 in experts of GPT-OSS only; "
+               "'tensorport convert --format safetensors' decodes the result for it",
                tp_bytes_shown(name, strlen(name)), name);
         return;
     }

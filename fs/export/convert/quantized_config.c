@@ -96,7 +96,7 @@ static void clear(struct modules *modules)
     free(modules->names);
 }
 
-/* Whether it is, or holds, MXFP4. */
+/* Whether it is half of an MXFP4 tensor. */
 static bool is_packed(const struct tp_quantized_view *view, size_t i)
 {
     const struct tp_view_tensor *tensor = &view->view.tensors[i];
@@ -104,31 +104,33 @@ static bool is_packed(const struct tp_quantized_view *view, size_t i)
     return view->of[i] != NULL || checkpoint->pair_of[tensor->stored - checkpoint->tensors] != NULL;
 }
 
-static int list_packed(const struct tp_quantized_view *view, struct modules *packed)
+/* The modules that are MXFP4, by their names, of which there may be ten thousands, and with numbers
+ * general, of which there are few. */
+struct packed {
+    struct modules exact, general;
+};
+
+static int list_packed(const struct tp_quantized_view *view, struct packed *packed)
 {
     for (size_t i = 0; i < view->view.n_tensors; i++) {
-        if (!is_packed(view, i))
+        const struct tp_view_tensor *tensor = &view->view.tensors[i];
+        if (!is_packed(view, i) || !tp_bytes_end_with(tensor->name, tensor->name_length, "_blocks"))
             continue;
-        /* Both ways, for both kinds of names are compared with it. */
-        char *exact = module_of(&view->view.tensors[i]);
-        char *general = module_of(&view->view.tensors[i]);
+        char *exact = module_of(tensor), *general = module_of(tensor);
         if (exact == NULL || general == NULL) {
             free(exact);
             free(general);
             return -ENOMEM;
         }
         generalise(general);
-        if (strcmp(general, exact) == 0)
-            free(general);
-        else
-            add(packed, general);
-        add(packed, exact);
+        packed->exact.names[packed->exact.n++] = exact;
+        add(&packed->general, general);
     }
     return 0;
 }
 
-/* The most general name that means no quantised module; "" if its very own does. */
-static int add_module(const struct tp_view_tensor *tensor, const struct modules *packed,
+/* Under the most general name that means no quantised module; not at all if its very own does. */
+static int add_module(const struct tp_view_tensor *tensor, const struct packed *packed,
                       struct modules *plain)
 {
     for (int way = 0; way < 3; way++) {
@@ -139,7 +141,7 @@ static int add_module(const struct tp_view_tensor *tensor, const struct modules 
             generalise(name);
         if (way < 1)
             shorten(name);
-        if (!is_taken(name, packed)) {
+        if (!is_taken(name, &packed->general) && !is_taken(name, &packed->exact)) {
             add(plain, name);
             return 0;
         }
@@ -148,7 +150,7 @@ static int add_module(const struct tp_view_tensor *tensor, const struct modules 
     return 0;
 }
 
-static int list_plain(const struct tp_quantized_view *view, const struct modules *packed,
+static int list_plain(const struct tp_quantized_view *view, const struct packed *packed,
                       struct modules *plain)
 {
     int rc = 0;
@@ -180,13 +182,14 @@ static char *print(const struct modules *plain)
 char *tp_quantized_config(const struct tp_quantized_view *view)
 {
     size_t n = view->view.n_tensors;
-    struct modules packed = {0, calloc(2 * n + 1, sizeof(char *))};
+    struct packed packed = {{0, calloc(n + 1, sizeof(char *))}, {0, calloc(n + 1, sizeof(char *))}};
     struct modules plain = {0, calloc(n + 1, sizeof(char *))};
     char *text = NULL;
-    if (packed.names != NULL && plain.names != NULL && list_packed(view, &packed) == 0 &&
-        list_plain(view, &packed, &plain) == 0)
+    if (packed.exact.names != NULL && packed.general.names != NULL && plain.names != NULL &&
+        list_packed(view, &packed) == 0 && list_plain(view, &packed, &plain) == 0)
         text = print(&plain);
-    clear(&packed);
+    clear(&packed.exact);
+    clear(&packed.general);
     clear(&plain);
     return text;
 }
