@@ -36,6 +36,8 @@ EXTRA_DIST += \
 	bench/exports.py \
 	bench/gpu_torch.py \
 	bench/infer.py \
+	bench/jax_tables.py \
+	bench/jax_worker.py \
 	bench/kernels.py \
 	bench/load_worker.py \
 	bench/loads.py \
@@ -45,6 +47,7 @@ EXTRA_DIST += \
 	bench/mounts.py \
 	bench/pack.py \
 	bench/plot_infer.py \
+	bench/plot_jax.py \
 	bench/reads.py \
 	bench/report.py \
 	bench/run.py \
@@ -57,5 +60,5 @@ EXTRA_DIST += \
 bench: all
 	$(PYTHON) -B $(srcdir)/bench/run.py --build-dir . $(BENCHFLAGS)
 
-# For a machine with a GPU: bench/gpu . [OUTPUT]
-dist_noinst_SCRIPTS = bench/gpu
+# For any machine, also one with a GPU: bench/gpu . [OUTPUT], bench/jax .
+dist_noinst_SCRIPTS = bench/gpu bench/jax
