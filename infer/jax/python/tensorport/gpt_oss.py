@@ -52,7 +52,8 @@ class Layer(nnx.Module):
                  count: jax.Array) -> tuple[jax.Array, LayerCache]:
         attended, cache = self.attention.step(self.input_norm(x), cos, sin, cache, length, count)
         x = x + attended
-        return x + self.mlp(self.mlp_norm(x)), cache
+        live = None if x.shape[0] == 1 else jnp.arange(x.shape[0]) < count  # padding needs no expert
+        return x + self.mlp(self.mlp_norm(x), live), cache
 
 
 class Transformer(nnx.Module):

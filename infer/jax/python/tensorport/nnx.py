@@ -189,7 +189,8 @@ class MLP(nnx.Module):
         """The three layers in MXFP4."""
         return cls(*(Linear.quantize(layer, implementation=implementation) for layer in (gate, up, down)))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, live: jax.Array | None = None) -> jax.Array:
+        del live
         return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
 
 
@@ -233,9 +234,12 @@ class MoE(nnx.Module):
         logits, experts = jax.lax.top_k(self.router(x), self.k)
         return experts.astype(jnp.int32), jax.nn.softmax(logits, axis=-1)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, live: jax.Array | None = None) -> jax.Array:
+        """[..., hidden] from and to. Tokens that are not `live` [...] go to no expert and give zeros."""
         tokens = x.reshape(-1, x.shape[-1])
         experts, weights = self.route(tokens)
+        if live is not None:
+            experts = jnp.where(live.reshape(-1, 1), experts, -1)
         gate_up, down = self.gate_up.get_value(), self.down.get_value()
         packed = isinstance(gate_up, MXFP4Array) and isinstance(down, MXFP4Array)
         compute = mxfp4.moe if packed else _plain_moe
