@@ -286,8 +286,13 @@ class View(Mapping[str, Array]):
             whole = self._array(entry)
             return jax.make_array_from_callback(whole.shape, sharding, lambda index: np.ascontiguousarray(whole[index]))
         with open(self.path / entry.file, "rb", buffering=0) as file:
+            parts: dict[str, np.ndarray] = {}  # replicas are read once
+
             def part(index: tuple[slice, ...]) -> np.ndarray:
-                return read_region(file.fileno(), pieces[0][0], entry.shape, entry.dtype, index)
+                if str(index) not in parts:
+                    parts[str(index)] = read_region(file.fileno(), pieces[0][0], entry.shape, entry.dtype, index)
+                return parts[str(index)]
+
             return jax.make_array_from_callback(entry.shape, sharding, part)
 
 
