@@ -93,17 +93,39 @@ def choose(implementation: str | None, others: tuple[str, ...] = ()) -> str:
     return implementation
 
 
+def _varying_alike(arguments: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """Under shard_map, some arguments are the same on all devices and others are not; a call of ours
+    takes them all as the latter."""
+    axes = [jax.typeof(argument).manual_axis_type.varying for argument in arguments]
+    every = frozenset().union(*axes)
+    return tuple(
+        jax.lax.pcast(argument, tuple(every - its), to="varying") if its != every else argument
+        for argument, its in zip(arguments, axes)
+    )
+
+
 def call(
-    name: str, result: Any, *arguments: jax.Array, vmap_method: str = "sequential", **attributes: Any
-) -> Any:
-    """One handler, on arrays as they are: see infer/jax/handlers.h for what each takes. `result`: a
-    jax.ShapeDtypeStruct, or several."""
-    target = jax.ffi.ffi_call(f"tensorport_{name}", result, vmap_method=vmap_method)
-    return target(*arguments, **attributes)
+    name: str,
+    results: list[tuple[tuple[int, ...], Any]],
+    *arguments: jax.Array,
+    vmap_method: str = "sequential",
+    **attributes: Any,
+) -> list[jax.Array]:
+    """One handler, on arrays as they are: infer/jax/handlers.h says what each takes. `results`: shapes
+    and dtypes."""
+    like, mesh = jax.typeof(arguments[0]), jax.sharding.get_abstract_mesh()
+    shapes = [
+        jax.ShapeDtypeStruct(
+            shape,
+            dtype,
+            sharding=None if mesh.empty else jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
+            manual_axis_type=like.manual_axis_type,
+        )
+        for shape, dtype in results
+    ]
+    return jax.ffi.ffi_call(f"tensorport_{name}", shapes, vmap_method=vmap_method)(*arguments, **attributes)
 
 
-def by_platform(
-    ffi: Callable[..., jax.Array], jnp: Callable[..., jax.Array], *arguments: jax.Array
-) -> jax.Array:
-    """`ffi` where the computation is compiled for a CPU, `jnp` elsewhere."""
-    return jax.lax.platform_dependent(*arguments, cpu=ffi, default=jnp)
+def by_platform(ffi: Callable[..., Any], plain: Callable[..., Any], *arguments: jax.Array) -> Any:
+    """`ffi` where the computation is compiled for a CPU, `plain` elsewhere."""
+    return jax.lax.platform_dependent(*_varying_alike(arguments), cpu=ffi, default=plain)

@@ -51,9 +51,8 @@ def _attention_jnp(q, keys, values, positions, sinks=None, *, window, scale):
 
 def _attention_ffi(q, keys, values, positions, sinks=None, *, window, scale):
     arguments = (q, keys, values, positions) + (() if sinks is None else (sinks,))
-    result = jax.ShapeDtypeStruct(q.shape, q.dtype)
     attributes = {"window": np.int64(window), "scale": np.float32(scale)}
-    return _ffi.call("sink_attention", result, *arguments, **attributes)
+    return _ffi.call("sink_attention", [(q.shape, q.dtype)], *arguments, **attributes)[0]
 
 
 @functools.cache

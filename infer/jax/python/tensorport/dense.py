@@ -19,8 +19,8 @@ def _matmul_jnp(x, w, bias=None):
 
 
 def _matmul_ffi(x, w, bias=None):
-    result = jax.ShapeDtypeStruct((*x.shape[:-1], w.shape[-2]), x.dtype)
-    return _ffi.call("dense_matmul", result, x, w, *(() if bias is None else (bias,)))
+    result = ((*x.shape[:-1], w.shape[-2]), x.dtype)
+    return _ffi.call("dense_matmul", [result], x, w, *(() if bias is None else (bias,)))[0]
 
 
 @functools.cache

@@ -115,10 +115,7 @@ def _quantize_jnp(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _quantize_ffi(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     scales = (*x.shape[:-1], x.shape[-1] // BLOCK)
-    results = (
-        jax.ShapeDtypeStruct((*scales, BLOCK_BYTES), jnp.uint8),
-        jax.ShapeDtypeStruct(scales, jnp.uint8),
-    )
+    results = [((*scales, BLOCK_BYTES), jnp.uint8), (scales, jnp.uint8)]
     return tuple(_ffi.call("mxfp4_quantize", results, x, vmap_method="broadcast_all"))
 
 
@@ -167,8 +164,9 @@ def _dequantize_jnp(blocks: jax.Array, scales: jax.Array, dtype: Any) -> jax.Arr
 def _dequantize(how: str, blocks: jax.Array, scales: jax.Array, dtype: Any) -> jax.Array:
     def ffi(blocks, scales):
         shape = (*scales.shape[:-1], scales.shape[-1] * BLOCK)
-        result = jax.ShapeDtypeStruct(shape, dtype)
-        return _ffi.call("mxfp4_dequantize", result, blocks, scales, vmap_method="broadcast_all")
+        return _ffi.call(
+            "mxfp4_dequantize", [(shape, dtype)], blocks, scales, vmap_method="broadcast_all"
+        )[0]
 
     plain = functools.partial(_dequantize_jnp, dtype=dtype)
     return plain(blocks, scales) if how == "jnp" else _ffi.by_platform(ffi, plain, blocks, scales)
@@ -210,8 +208,8 @@ def _matmul_jnp(x, blocks, scales, bias=None):
 
 
 def _matmul_ffi(x, blocks, scales, bias=None):
-    result = jax.ShapeDtypeStruct((*x.shape[:-1], blocks.shape[-3]), x.dtype)
-    return _ffi.call("mxfp4_matmul", result, x, blocks, scales, *(() if bias is None else (bias,)))
+    result = ((*x.shape[:-1], blocks.shape[-3]), x.dtype)
+    return _ffi.call("mxfp4_matmul", [result], x, blocks, scales, *(() if bias is None else (bias,)))[0]
 
 
 def _matmul_native(x, blocks, scales, bias=None):
@@ -375,8 +373,8 @@ def _moe_jnp(x, experts, weights, *tensors, alpha, limit):
 
 
 def _moe_ffi(x, *arguments, alpha, limit):
-    result = jax.ShapeDtypeStruct(x.shape, x.dtype)
-    return _ffi.call("mxfp4_moe", result, x, *arguments, alpha=np.float32(alpha), limit=np.float32(limit))
+    attributes = {"alpha": np.float32(alpha), "limit": np.float32(limit)}
+    return _ffi.call("mxfp4_moe", [(x.shape, x.dtype)], x, *arguments, **attributes)[0]
 
 
 @functools.cache
