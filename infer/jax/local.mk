@@ -12,14 +12,28 @@ xla_files = \
 	infer/jax/quantization.c
 
 JAX_PACKAGE = \
+	infer/jax/python/README.md \
 	infer/jax/python/pyproject.toml \
 	infer/jax/python/tensorport/__init__.py \
 	infer/jax/python/tensorport/_batching.py \
 	infer/jax/python/tensorport/_ffi.py \
 	infer/jax/python/tensorport/attention.py \
+	infer/jax/python/tensorport/cache.py \
+	infer/jax/python/tensorport/config.py \
 	infer/jax/python/tensorport/dense.py \
+	infer/jax/python/tensorport/generate.py \
+	infer/jax/python/tensorport/gpt_oss.py \
+	infer/jax/python/tensorport/manifest.py \
+	infer/jax/python/tensorport/mounting.py \
 	infer/jax/python/tensorport/mxfp4.py \
-	infer/jax/python/tensorport/py.typed
+	infer/jax/python/tensorport/nnx.py \
+	infer/jax/python/tensorport/rope.py \
+	infer/jax/python/tensorport/sampling.py \
+	infer/jax/python/tensorport/shards.py \
+	infer/jax/python/tensorport/text.py \
+	infer/jax/python/tensorport/view.py \
+	infer/jax/python/tensorport/py.typed \
+	infer/jax/python/wheel_backend.py
 
 EXTRA_DIST += $(JAX_PACKAGE) $(xla_files)
 
