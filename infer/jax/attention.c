@@ -23,7 +23,7 @@ static int open_arguments(const struct tp_frame *frame, struct call *call, struc
     uint32_t floats = tp_types(TP_F32) | tp_types(TP_BF16);
     int64_t window = 0;
     int rc = tp_frame_count(frame, 4, 5, 1, error);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     call->has_sinks = tp_frame_arguments(frame) == 5;
     rc = tp_frame_argument(frame, 0, "q", floats, &call->q, error);
@@ -56,7 +56,7 @@ static int expect_shapes(struct call *call, struct tp_error *error)
     int rc = tp_buffer_expect_rank(&call->q, 3, error);
     if (rc == 0)
         rc = tp_buffer_expect_rank(&call->keys, rank, error);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     call->n_queries = call->q.dims[rank - 3];
     call->n_heads = call->q.dims[rank - 2];
@@ -163,15 +163,15 @@ static int compute_in(struct tp_process *process, const struct call *call)
 
 static int sink_attention(const struct tp_frame *frame, struct tp_error *error)
 {
-    struct call call;
+    struct call call = {.has_sinks = false};
     struct tp_process *process;
     int rc = open_arguments(frame, &call, error);
     if (rc == 0)
         rc = expect_shapes(&call, error);
-    if (rc < 0 || call.y.elements == 0)
+    if (rc != 0 || call.y.elements == 0)
         return rc;
     rc = tp_process_enter(&process, error);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     rc = compute_in(process, &call);
     tp_process_leave();

@@ -44,7 +44,7 @@ static int open_arguments(const struct tp_frame *frame, struct call *call, struc
     };
     enum { ALL = sizeof arguments / sizeof arguments[0], BIASES = 2 };
     int rc = tp_frame_count(frame, ALL - BIASES, ALL, 1, error);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     size_t n = tp_frame_arguments(frame);
     if (n == ALL - 1)
@@ -70,7 +70,7 @@ static int expect_shapes(struct call *call, struct tp_error *error)
         rc = tp_buffer_expect_rank(&call->x, 2, error);
     if (rc == 0)
         rc = tp_buffer_expect_rank(&call->chosen, 2, error);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     size_t tokens = call->x.dims[0], k = call->chosen.dims[1];
     size_t n_experts = call->gate_up_scales.dims[0];
@@ -108,7 +108,7 @@ static int reserve_mixture(struct tp_process *process, const struct call *call, 
         return 0;
     tp_mixture_fini(mixture);
     int rc = tp_mixture_init(&call->shape, n_tokens, mixture);
-    if (rc < 0)
+    if (rc != 0)
         tp_mixture_fini(mixture);
     return rc;
 }
@@ -189,12 +189,12 @@ static bool is_empty(const struct call *call)
 
 static int mxfp4_moe(const struct tp_frame *frame, struct tp_error *error)
 {
-    struct call call;
+    struct call call = {.has_bias = false};
     struct tp_process *process;
     int rc = open_arguments(frame, &call, error);
     if (rc == 0)
         rc = expect_shapes(&call, error);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     if (is_empty(&call)) {
         if (call.y.elements > 0)
@@ -202,7 +202,7 @@ static int mxfp4_moe(const struct tp_frame *frame, struct tp_error *error)
         return 0;
     }
     rc = tp_process_enter(&process, error);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     rc = compute_in(process, &call);
     tp_process_leave();

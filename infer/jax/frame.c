@@ -231,19 +231,19 @@ static XLA_FFI_Error *fail(const XLA_FFI_CallFrame *frame, int rc, const char *m
     return frame->api->XLA_FFI_Error_Create(&args);
 }
 
-XLA_FFI_Error *tp_frame_handle(XLA_FFI_CallFrame *xla, const char *name, tp_handler_fn *handler)
+XLA_FFI_Error *tp_frame_handle(XLA_FFI_CallFrame *frame, const char *name, tp_handler_fn *handler)
 {
     struct tp_error error = {.text = ""};
-    if (tell_version(xla))
+    if (tell_version(frame))
         return NULL;
-    if (xla->struct_size < XLA_FFI_CallFrame_STRUCT_SIZE ||
-        xla->stage != XLA_FFI_ExecutionStage_EXECUTE)
-        return fail(xla, -EINVAL,
+    if (frame->struct_size < XLA_FFI_CallFrame_STRUCT_SIZE ||
+        frame->stage != XLA_FFI_ExecutionStage_EXECUTE)
+        return fail(frame, -EINVAL,
                     "called by an XLA with another interface; install tensorport anew");
-    int rc = handler(&(struct tp_frame){xla}, &error);
+    int rc = handler(&(struct tp_frame){frame}, &error);
     if (rc == 0)
         return NULL;
     if (error.text[0] == '\0')
         tp_error_set(&error, rc, "%s", strerror(-rc));
-    return fail(xla, rc, (tp_error_prefix(&error, rc, "%s", name), error.text));
+    return fail(frame, rc, (tp_error_prefix(&error, rc, "%s", name), error.text));
 }

@@ -45,7 +45,7 @@ jax-package: $(JAX_PACKAGE)
 	done
 	$(AM_V_at)chmod u+w infer/jax/python infer/jax/python/tensorport
 .PHONY: jax-package
-all-local: jax-package
+all-local: jax-package $(jax_library)
 clean-local:
 	test infer/jax/python -ef $(srcdir)/infer/jax/python || rm -rf infer/jax/python
 
@@ -54,12 +54,16 @@ noinst_LIBRARIES += libxla.a
 libxla_a_SOURCES = $(xla_files)
 libxla_a_CPPFLAGS = $(AM_CPPFLAGS) $(XLA_CPPFLAGS)
 
-infer/jax/python/tensorport/tensorport-xla.so: libxla.a $(filter %.a,$(INFER_LIBS))
-	$(AM_V_CCLD)$(MKDIR_P) infer/jax/python/tensorport && $(CC) -shared $(AM_CFLAGS) $(CFLAGS) $(LDFLAGS) \
-		-o $@ -Wl,--whole-archive libxla.a -Wl,--no-whole-archive \
-		$(filter %.a,$(INFER_LIBS)) -Wl,-z,defs -lm -lpthread $(LIBS)
+xla_libraries = $(filter %.a,$(INFER_LIBS))
+tensorport-xla.so: libxla.a $(xla_libraries)
+	$(AM_V_CCLD)$(CC) -shared $(AM_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ -Wl,--whole-archive libxla.a \
+		-Wl,--no-whole-archive $(xla_libraries) $(LZ4_LIBS) $(XXHASH_LIBS) -Wl,-z,defs $(LIBS)
+
+jax_library = infer/jax/python/tensorport/tensorport-xla.so
+$(jax_library): tensorport-xla.so
+	$(AM_V_GEN)$(MKDIR_P) $(@D) && cp -f $< $@
 
 xladir = $(pkglibdir)
-xla_DATA = infer/jax/python/tensorport/tensorport-xla.so
-CLEANFILES += $(xla_DATA)
+xla_DATA = tensorport-xla.so
+CLEANFILES += tensorport-xla.so $(jax_library)
 endif

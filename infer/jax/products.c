@@ -27,13 +27,13 @@ static int shape_vectors(struct products *p, const size_t *leading, size_t n_lea
 {
     size_t expected[TP_BUFFER_MAX_RANK];
     int rc = tp_buffer_expect_rank(&p->x, n_leading + 1, error);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     for (size_t i = 0; i < p->x.rank; i++)
         expected[i] = i < n_leading ? leading[i] : p->x.dims[i];
     expected[p->x.rank - 1] = p->w.columns;
     rc = tp_buffer_expect(&p->x, expected, p->x.rank, error);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     p->n_batches = p->n_vectors = 1;
     for (size_t i = 0; i + 1 < p->x.rank; i++) /* cannot overflow: see below */
@@ -90,7 +90,7 @@ static int compute(const struct products *p, struct tp_error *error)
     if (p->y.elements == 0)
         return 0;
     int rc = tp_process_enter(&process, error);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     rc = compute_in(process, p);
     tp_process_leave();
@@ -104,7 +104,7 @@ static int open_products(const struct tp_frame *frame, size_t n_weights, struct 
     static const enum tp_dtype f32 = TP_F32, bf16 = TP_BF16;
     uint32_t types = tp_types(f32) | tp_types(bf16);
     int rc = tp_frame_count(frame, 1 + n_weights, 2 + n_weights, 1, error);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     p->has_bias = tp_frame_arguments(frame) == 2 + n_weights;
     rc = tp_frame_argument(frame, 0, "x", types, &p->x, error);
@@ -124,7 +124,7 @@ static int mxfp4_matmul(const struct tp_frame *frame, struct tp_error *error)
         rc = tp_frame_argument(frame, 2, "scales", tp_types(TP_U8), &scales, error);
     if (rc == 0)
         rc = tp_buffer_expect_mxfp4(&blocks, &scales, 2, error);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     size_t n_leading = scales.rank - 2;
     p.w = (struct tp_matrix){TP_MATRIX_MXFP4, scales.dims[n_leading],
@@ -146,7 +146,7 @@ static int dense_matmul(const struct tp_frame *frame, struct tp_error *error)
                                tp_types(TP_BF16) | tp_types(TP_F16) | tp_types(TP_F32), &w, error);
     if (rc == 0)
         rc = tp_buffer_expect_rank(&w, 2, error);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     enum tp_matrix_type type = w.dtype == TP_BF16  ? TP_MATRIX_BF16
                                : w.dtype == TP_F16 ? TP_MATRIX_F16

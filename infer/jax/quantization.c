@@ -38,7 +38,7 @@ static int convert(struct conversion *c, struct tp_error *error)
     if (c->n_blocks == 0)
         return 0;
     int rc = tp_process_enter(&process, error);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     tp_pool_run(process->workspace.pool, (c->n_blocks + BLOCKS_OF_PIECE - 1) / BLOCKS_OF_PIECE,
                 convert_piece, c);
@@ -80,7 +80,7 @@ static int mxfp4_quantize(const struct tp_frame *frame, struct tp_error *error)
         rc = tp_frame_result(frame, 1, "scales", tp_types(TP_U8), &scales, error);
     if (rc == 0)
         rc = expect_all(&x, &blocks, &scales, error);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     struct conversion c = {.encode = tp_mxfp4_encoder(tp_codecs(), x.dtype),
                            .values = x.data,
@@ -103,7 +103,7 @@ static int mxfp4_dequantize(const struct tp_frame *frame, struct tp_error *error
         rc = tp_frame_result(frame, 0, "values", float_types(), &values, error);
     if (rc == 0)
         rc = expect_all(&values, &blocks, &scales, error);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     enum tp_target target = values.dtype == TP_F32   ? TP_TARGET_F32
                             : values.dtype == TP_F16 ? TP_TARGET_F16

@@ -89,10 +89,12 @@ def _bits(x: jax.Array) -> jax.Array:
 
 
 def _threshold(scale: jax.Array, exponent: int, mantissa: int) -> jax.Array:
-    """The bits of (1 + mantissa / 8) * 2^exponent, scaled."""
+    """The bits of (1 + mantissa / 8) * 2^exponent, scaled; what only infinity is above where that is
+    beyond float32."""
     field = scale.astype(jnp.int32) + exponent
     significand = jnp.uint32(8 + mantissa) << 20
     normal = (field.astype(jnp.uint32) << 23) + (jnp.uint32(mantissa) << 20)
+    normal = jnp.minimum(normal, jnp.uint32(0x7F7FFFFF))
     return jnp.where(field > 0, normal, significand >> jnp.clip(1 - field, 0, 31).astype(jnp.uint32))
 
 
