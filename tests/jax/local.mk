@@ -1,9 +1,14 @@
 # The Python package and the kernels behind it. They want jax, which the tests' requirements name; what
 # needs the kernels says so where configure found no header to build them with.
 JAX_TESTS = \
-	tests/jax/test_ffi.py
+	tests/jax/test_ffi.py \
+	tests/jax/test_gpt_oss.py \
+	tests/jax/test_nnx.py \
+	tests/jax/test_view.py
 
-EXTRA_DIST += $(JAX_TESTS)
+EXTRA_DIST += \
+	$(JAX_TESTS) \
+	tests/jax/jax_support.py
 
 if PYTHON_TESTS
 TESTS += $(JAX_TESTS)
