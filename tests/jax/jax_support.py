@@ -43,8 +43,8 @@ os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
 
 import tensorport  # noqa: E402
 
-__all__ = ["BUILD", "HERE", "KIT", "LIBRARY", "PACKAGE", "Mount", "checkpoint", "convert", "main", "mxfp4_decode", "python", "raises", "read",
-           "scratch", "tensorport", "test", "wait_for", "write_view"]
+__all__ = ["BUILD", "HERE", "KIT", "LIBRARY", "PACKAGE", "Mount", "checkpoint", "convert", "main", "mxfp4_decode",
+           "python", "raises", "read", "scratch", "tensorport", "test", "wait_for", "write_view"]
 
 
 def python(program, *arguments, **environment):

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-from jax_support import (BUILD, KIT, LIBRARY, PACKAGE, Mount, checkpoint, convert, main, mxfp4_decode, python, raises, read, scratch,
-                         tensorport, test, write_view)
+from jax_support import (BUILD, KIT, LIBRARY, PACKAGE, Mount, checkpoint, convert, main, mxfp4_decode, python, raises,
+                         read, scratch, tensorport, test, write_view)
 from safetensors import safe_open
 from tensorport.mxfp4 import MXFP4Array
 from tensorport.shards import read_region
@@ -91,7 +91,8 @@ def whatever_convert_writes_opens():
     tensors = read(source)
     with scratch() as folder:
         for form in ("numpy-direct", "msgpack", "jax-pickle", "safetensors"):
-            check_decoded(tensorport.open(convert(source, folder / form, "--format", form, "--precision", "float32")), tensors, np.float32)
+            made = convert(source, folder / form, "--format", form, "--precision", "float32")
+            check_decoded(tensorport.open(made), tensors, np.float32)
         packed = convert(source, folder / "packed", "--precision", "source", "--mxfp4", "packed")
         check_packed(tensorport.open(packed), tensors)
         raises(FileNotFoundError, lambda: tensorport.open(packed, view="float32"), "view='root'")

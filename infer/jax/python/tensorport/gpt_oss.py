@@ -60,26 +60,12 @@ class Transformer(nnx.Module):
     """The whole model, of any of the architectures that config.py knows."""
 
     def __init__(self, view: View, config: ModelConfig, implementation: str | None = None) -> None:
+        _check(view, config)
         self.config = config
         self.embedding = Embedding.load(view, "model.embed_tokens", implementation=implementation)
         self.layers = nnx.List([Layer(view, i, config, implementation) for i in range(config.n_layers)])
         self.final_norm = RMSNorm(view["model.norm.weight"], config.rms_norm_eps)
         self.head = None if config.tied else Linear.load(view, "lm_head", bias=False, implementation=implementation)
-        self._check()
-
-    def _check(self) -> None:
-        c, width = self.config, self.config.n_heads * self.config.head_dim
-        kv, first = c.n_kv_heads * c.head_dim, self.layers[0].attention
-        pairs = {"model.embed_tokens.weight": ((c.vocab_size, c.hidden_size), self.embedding.weight.get_value().shape)}
-        for name, rows in (("q", width), ("k", kv), ("v", kv)):
-            part = getattr(first, name)
-            pairs[f"model.layers.0.self_attn.{name}_proj.weight"] = ((rows, c.hidden_size), part.weight.get_value().shape)
-        if c.n_experts:
-            found = self.layers[0].mlp.gate_up.get_value().shape
-            pairs["model.layers.0.mlp.experts.gate_up_proj"] = ((c.n_experts, 2 * c.intermediate_size, c.hidden_size), found)
-        for name, (expected, found) in pairs.items():
-            if tuple(found) != expected:
-                raise ValueError(f"{name}: expected {expected} by config.json, found {tuple(found)}")
 
     # ---- computing
 
@@ -112,6 +98,43 @@ class Transformer(nnx.Module):
         """[..., vocabulary] from the residual stream."""
         x = self.final_norm(hidden)
         return self.embedding.attend(x) if self.head is None else self.head(x)
+
+
+def _shapes(c: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """What the tensors of the model must be called, and their shapes."""
+    hidden, width, kv, inner = c.hidden_size, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.intermediate_size
+    attention = {"q": (width, hidden), "k": (kv, hidden), "v": (kv, hidden), "o": (hidden, width)}
+    layer: dict[str, tuple[int, ...]] = {"input_layernorm.weight": (hidden,), "post_attention_layernorm.weight": (hidden,)}
+    for name, shape in attention.items():
+        layer[f"self_attn.{name}_proj.weight"] = shape
+        if c.attention_bias:
+            layer[f"self_attn.{name}_proj.bias"] = shape[:1]
+    if c.sinks:
+        layer["self_attn.sinks"] = (c.n_heads,)
+    if c.n_experts:
+        layer |= {"mlp.router.weight": (c.n_experts, hidden), "mlp.router.bias": (c.n_experts,),
+                  "mlp.experts.gate_up_proj": (c.n_experts, 2 * inner, hidden),
+                  "mlp.experts.gate_up_proj_bias": (c.n_experts, 2 * inner),
+                  "mlp.experts.down_proj": (c.n_experts, hidden, inner), "mlp.experts.down_proj_bias": (c.n_experts, hidden)}
+    else:
+        for name, shape in {"gate": (inner, hidden), "up": (inner, hidden), "down": (hidden, inner)}.items():
+            layer[f"mlp.{name}_proj.weight"] = shape
+            if c.mlp_bias:
+                layer[f"mlp.{name}_proj.bias"] = shape[:1]
+    shapes = {f"model.layers.{i}.{name}": shape for i in range(c.n_layers) for name, shape in layer.items()}
+    shapes |= {"model.embed_tokens.weight": (c.vocab_size, hidden), "model.norm.weight": (hidden,)}
+    return shapes if c.tied else shapes | {"lm_head.weight": (c.vocab_size, hidden)}
+
+
+def _check(view: View, config: ModelConfig) -> None:
+    """Every tensor is there, in its shape; decoded experts may have their last dimensions exchanged."""
+    for name, expected in _shapes(config).items():
+        info = view.info(name)
+        turned = info.dtype != "mxfp4" and name.endswith(("experts.gate_up_proj", "experts.down_proj"))
+        if info.shape != expected and not (turned and info.shape == (expected[0], expected[2], expected[1])):
+            raise ValueError(f"{view.path}: {name}: expected {list(expected)} by config.json, found {list(info.shape)}")
+        if info.dtype not in ("mxfp4", "bfloat16", "float16", "float32"):
+            raise ValueError(f"{view.path}: {name}: expected floats or MXFP4, found {info.dtype}")
 
 
 class Model:

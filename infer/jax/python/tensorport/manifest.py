@@ -95,8 +95,10 @@ def _manifest(top: Any) -> Manifest:
         if entry.name in tensors:
             raise ValueError(f"tensor {entry.name} appears twice")
         tensors[entry.name] = entry
-    texts = [top.get(key) for key in ("source", "precision", "mxfp4", "format")]
-    return Manifest(*(text if isinstance(text, str) else "" for text in texts), tensors)
+    def text(key: str) -> str:
+        return str(top.get(key, ""))
+
+    return Manifest(text("source"), text("precision"), text("mxfp4"), text("format"), tensors)
 
 
 def _entry(item: dict) -> Entry:

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from . import attention, dense, mxfp4
@@ -50,7 +51,7 @@ class RMSNorm(nnx.Module):
     """x / rms(x) * scale, in float32."""
 
     def __init__(self, scale: Any, eps: float) -> None:
-        self.scale = _param(scale)
+        self.scale = nnx.Param(jnp.asarray(scale, jnp.float32))
         self.eps = eps
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -215,8 +216,9 @@ class MoE(nnx.Module):
         becomes [expert, out, in]."""
         router = Linear.load(view, f"{prefix}.router", bias=True, implementation=implementation)
         gate_up, down = (view[f"{prefix}.experts.{name}_proj"] for name in ("gate_up", "down"))
-        if gate_up.shape[-1] != router.in_features or down.shape[-2] != router.in_features:
-            gate_up, down = (part.swapaxes(-1, -2) for part in (gate_up, down))
+        if isinstance(gate_up, np.ndarray) and isinstance(down, np.ndarray) and (
+                gate_up.shape[-1] != router.in_features or down.shape[-2] != router.in_features):
+            gate_up, down = gate_up.swapaxes(-1, -2), down.swapaxes(-1, -2)
         biases = [view[f"{prefix}.experts.{name}_proj_bias"] for name in ("gate_up", "down")]
         return cls(router, gate_up, biases[0], down, biases[1], k=k, alpha=alpha, limit=limit, implementation=implementation)
 
@@ -242,7 +244,7 @@ class MoE(nnx.Module):
             experts = jnp.where(live.reshape(-1, 1), experts, -1)
         gate_up, down = self.gate_up.get_value(), self.down.get_value()
         packed = isinstance(gate_up, MXFP4Array) and isinstance(down, MXFP4Array)
-        compute = mxfp4.moe if packed else _plain_moe
+        compute: Any = mxfp4.moe if packed else _plain_moe
         out = compute(tokens, experts, weights, gate_up, _value(self.gate_up_bias), down, _value(self.down_bias),
                       alpha=self.alpha, limit=self.limit, implementation=self.implementation)
         return out.reshape(x.shape)

@@ -45,7 +45,7 @@ def read_region(fd: int, offset: int, shape: tuple[int, ...], dtype: np.dtype, i
     out = np.empty([max(0, end - begin) for begin, end in bounds], dtype)
     if out.size == 0:
         return out
-    target = memoryview(out.view(np.uint8).reshape(-1)) if shape else memoryview(out.reshape(1).view(np.uint8))
+    target = out.reshape(-1).view(np.uint8).data
     if not shape:
         _read(fd, target, offset)
         return out

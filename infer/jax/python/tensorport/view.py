@@ -288,7 +288,8 @@ class View(Mapping[str, Array]):
         with open(self.path / entry.file, "rb", buffering=0) as file:
             parts: dict[str, np.ndarray] = {}  # replicas are read once
 
-            def part(index: tuple[slice, ...]) -> np.ndarray:
+            def part(index: tuple[slice, ...] | None) -> np.ndarray:
+                assert index is not None  # of a sharding with devices of its own
                 if str(index) not in parts:
                     parts[str(index)] = read_region(file.fileno(), pieces[0][0], entry.shape, entry.dtype, index)
                 return parts[str(index)]
@@ -318,17 +319,17 @@ def _is_pair(blocks: Entry, scales: Entry | None) -> bool:
 
 def _paired(tensors: dict[str, Entry]) -> dict[str, Entry | _Packed]:
     """X_blocks and X_scales become X, where the first of the two was."""
-    pairs = {}
+    roots = {}
     for name, entry in tensors.items():
         root = name.removesuffix("_blocks")
         if root != name and root not in tensors and _is_pair(entry, tensors.get(f"{root}_scales")):
-            pairs[name] = pairs[f"{root}_scales"] = root
+            roots[name] = roots[f"{root}_scales"] = root
     out: dict[str, Entry | _Packed] = {}
     for name, entry in tensors.items():
-        root = pairs.get(name)
-        if root is None:
+        if name not in roots:
             out[name] = entry
-        elif root not in out:
+        elif roots[name] not in out:
+            root = roots[name]
             out[root] = _Packed(tensors[f"{root}_blocks"], tensors[f"{root}_scales"])
     return out
 
