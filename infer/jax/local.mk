@@ -45,7 +45,13 @@ jax-package: $(JAX_PACKAGE)
 	done
 	$(AM_V_at)chmod u+w infer/jax/python infer/jax/python/tensorport
 .PHONY: jax-package
-all-local: jax-package $(jax_library)
+
+# Where `make install` puts the library, for a package that has none beside it.
+jax_installed = infer/jax/python/tensorport/_installed.py
+$(jax_installed): Makefile
+	$(AM_V_GEN)$(MKDIR_P) $(@D) && echo 'PKGLIBDIR = "$(pkglibdir)"' > $@
+CLEANFILES += $(jax_installed)
+all-local: jax-package $(jax_installed) $(jax_library)
 clean-local:
 	test infer/jax/python -ef $(srcdir)/infer/jax/python || rm -rf infer/jax/python
 
