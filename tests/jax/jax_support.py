@@ -21,13 +21,14 @@ LIBRARY = PACKAGE / "tensorport/tensorport-xla.so"
 
 
 def start_under_sanitizer():
-    """A library with the address sanitizer wants its runtime loaded before anything else."""
+    """A library with the address sanitizer wants its runtime loaded before anything else, and that the
+    one of C++, whose exceptions it watches."""
     if not LIBRARY.exists() or "LD_PRELOAD" in os.environ:
         return
     needed = subprocess.run(["ldd", LIBRARY], capture_output=True, text=True, check=True).stdout
     runtimes = [line.split()[2] for line in needed.splitlines() if re.match(r"\s*lib(asan|tsan)\.", line)]
     if runtimes:
-        os.environ["LD_PRELOAD"] = ":".join(runtimes)
+        os.environ["LD_PRELOAD"] = ":".join([*runtimes, "libstdc++.so.6"])
         os.environ["ASAN_OPTIONS"] = "detect_leaks=0"  # of Python and XLA, which leak
         os.execv(sys.executable, [sys.executable, *sys.argv])
 
