@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from jax_support import (BUILD, KIT, LIBRARY, PACKAGE, Mount, checkpoint, convert, main, mxfp4_decode, python, raises,
-                         read, scratch, tensorport, test, write_view)
+                         read, scratch, tensorport, test, wait_for, write_view)
 from safetensors import safe_open
 from tensorport.mxfp4 import MXFP4Array
 from tensorport.shards import read_region
@@ -371,10 +371,19 @@ view = tensorport.open(mount)
 array = view["model.norm.weight"]
 print(mount.path)
 if sys.argv[2] == "raise": raise SystemExit(0)
+if sys.argv[2] == "wait":
+    sys.stdout.flush()
+    sys.stdin.read()
 """
     for how in ("end", "raise"):
         path = python(program, checkpoint("tiny"), how).strip()
         assert path and path not in mounts() and not os.path.exists(path)
+    with subprocess.Popen([sys.executable, "-c", program, str(checkpoint("tiny")), "wait"], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(PACKAGE)}) as process:
+        path = process.stdout.readline().strip()
+        assert path in mounts()
+        process.kill()  # nothing of its own runs any more
+    wait_for(lambda: path not in mounts() and not os.path.exists(path), "the mount of a killed process to end")
 
 
 @test

@@ -3,9 +3,10 @@
     with tensorport.mount("~/models/gpt-oss-20b") as mount:
         view = tensorport.open(mount.path)
 
-The program tensorport-mount runs in the foreground as a child. To unmount it is sent SIGTERM: the
-mount disappears at once, and arrays that still lie on its pages go on working until they are gone;
-the child ends then, or with this process.
+The program tensorport-mount runs in the foreground as a child, in a session of its own, for Ctrl-C is
+not meant for it. To unmount it is sent SIGTERM: the mount disappears at once, and arrays that still
+lie on its pages go on working until they are gone; the child ends then, or with this process. A shell
+waits beside it for a pipe to close, which it does however this process ends, and unmounts then.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from .view import View, open_view
 __all__ = ["Mount", "MountError", "find_program", "mount"]
 
 PROGRAM = "tensorport-mount"
+# Arguments: the process, and a folder to remove, or "".
+_HEIR = 'read _; kill -TERM "$1"; while kill -0 "$1" 2>/dev/null; do sleep 0.1; done; [ -z "$2" ] || rmdir "$2"'
 _LINGER = 0.2  # seconds for a child to end that has nothing left to serve
 
 
@@ -79,6 +82,7 @@ class Mount:
         folder = tempfile.mkdtemp(prefix="tensorport-") if mountpoint is None else mountpoint
         self.path = Path(folder).resolve()
         self._process: subprocess.Popen[bytes] | None = None
+        self._heir: subprocess.Popen[bytes] | None = None
         try:
             self._start(find_program(), _arguments(options), timeout)
         except BaseException:
@@ -102,6 +106,10 @@ class Mount:
     def unmount(self) -> None:
         """The mount is gone afterwards, whoever still uses its files. Twice does no harm."""
         process, self._process = self._process, None
+        heir, self._heir = self._heir, None
+        if heir is not None:
+            heir.kill()
+            heir.communicate()
         if process is not None:
             self._stop(process)
             self._log.close()
@@ -115,9 +123,14 @@ class Mount:
     def _start(self, program: str, arguments: list[str], timeout: float) -> None:
         try:
             self._process = subprocess.Popen([program, "-f", *arguments, "--", str(self.model), str(self.path)],
-                                             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
+                                             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+                                             start_new_session=True)
         except OSError as error:
             raise MountError(f"cannot run {program}: {error.strerror}") from None
+        leaves = str(self.path) if self._own else ""
+        self._heir = subprocess.Popen(["/bin/sh", "-c", _HEIR, "sh", str(self._process.pid), leaves],
+                                      stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                      start_new_session=True)
         deadline = time.monotonic() + timeout
         while not _is_mounted(self.path):
             if self._process.poll() is not None:
