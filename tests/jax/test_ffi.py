@@ -389,6 +389,16 @@ def results_do_not_depend_on_neighbours():
         same_bits(mxfp4.matmul(x[i], w, implementation="ffi"), whole[i])
 
 
+@test
+def subnormal_numbers_are_kept_by_every_thread():
+    """XLA's own arithmetic flushes them."""
+    ones = np.full((4096, 1, 16), 0x22, np.uint8)
+    w = mxfp4.MXFP4Array(jnp.asarray(ones), jnp.full((4096, 1), 127 + 20, jnp.uint8))
+    x = jax.device_put(np.full((3, 32), 2.0**-130, F32))
+    for _ in range(20):
+        same_bits(mxfp4.matmul(x, w, implementation="ffi"), np.full((3, 4096), 2.0**-105, F32))
+
+
 # ---------------------------------------------------------------- experts
 
 def layer_of_experts(n_experts, hidden, inner, scale=1.0):
