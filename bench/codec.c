@@ -1,6 +1,6 @@
 /* bench/codec: how fast the codecs are, beside memcpy.
  *
- * Two figures for each conversion and instruction set, in GB/s of output:
+ * Two figures for each conversion and instruction set, in GB/s of output, or of what is quantised:
  *  - streaming: source and target far larger than the caches, on one thread. memcpy of as many
  *    output bytes, in turns with the codec, tells what the memory can do at that moment; the
  *    ratio of the two medians holds on a noisy machine where the rates do not.
@@ -31,14 +31,16 @@ struct buffers {
     uint8_t *copy_source;
 };
 
-/* One conversion: `convert`, or `mxfp4` when that is NULL. Widths are bytes of a unit: of an
- * element or an MXFP4 block. */
+/* One conversion: `convert`, `mxfp4` or `encode`, the others being NULL. Widths are bytes of a
+ * unit: of an element or an MXFP4 block. When quantising, the target's is taken to be the source's:
+ * that is the larger side, and what is counted. */
 struct conversion {
     const char *isa;
     const char *source_name;
     const char *target_name;
     tp_convert_fn *convert;
     tp_mxfp4_fn *mxfp4;
+    tp_mxfp4_encode_fn *encode;
     size_t source_width;
     size_t target_width;
 };
@@ -73,8 +75,10 @@ static void run(const struct conversion *conversion, const struct buffers *buffe
 {
     if (conversion->convert != NULL)
         conversion->convert(buffers->source, buffers->target, units);
-    else
+    else if (conversion->mxfp4 != NULL)
         conversion->mxfp4(buffers->source, buffers->scales, buffers->target, units);
+    else
+        conversion->encode(buffers->source, buffers->target, buffers->scales, units);
 }
 
 static double in_cache_seconds(const struct conversion *conversion, const struct buffers *buffers,
@@ -131,20 +135,38 @@ static void print(const struct conversion *conversion, const struct result *resu
     first = false;
 }
 
-/* Random bytes are any number of the small types. F64 gets ordinary weights, because its codec
- * takes longer over rare ones; random bytes would be 2^1000 and 2^-1000. */
-static void fill_source(uint8_t *source, size_t bytes, bool doubles)
+/* An ordinary weight, in one of the types that are told apart below; its width is returned. */
+static size_t put_weight(uint8_t *target, double weight, enum tp_dtype dtype)
+{
+    float single = (float)weight;
+
+    if (dtype == TP_F64)
+        memcpy(target, &weight, sizeof weight);
+    else if (dtype == TP_F32)
+        memcpy(target, &single, sizeof single);
+    else
+        tp_codecs()->convert[TP_F32][dtype == TP_F16 ? TP_TARGET_F16 : TP_TARGET_BF16](&single,
+                                                                                       target, 1);
+    return tp_dtype_size(dtype);
+}
+
+/* Random bytes are any number of the small types. Where `weights` is a type (F64, or what is
+ * quantised) there are ordinary weights, because codecs take longer over rare ones: random bytes
+ * would be 2^1000 and 2^-1000, or NaN in every block. */
+static void fill_source(uint8_t *source, size_t bytes, enum tp_dtype weights)
 {
     enum { PATTERN_BYTES = 1 << 16 };
     uint64_t state = 1;
 
-    for (size_t i = 0; i < PATTERN_BYTES; i += sizeof state) {
+    for (size_t i = 0; i < PATTERN_BYTES;) {
         state = state * 6364136223846793005U + 1442695040888963407U;
         double weight = 0.1 * ((double)(state >> 11) * 0x1p-52 - 1.0);
-        if (doubles)
-            memcpy(source + i, &weight, sizeof weight);
-        else
+        if (weights != TP_N_DTYPES) {
+            i += put_weight(source + i, weight, weights);
+        } else {
             memcpy(source + i, &state, sizeof state);
+            i += sizeof state;
+        }
     }
     for (size_t i = PATTERN_BYTES; i < bytes; i += PATTERN_BYTES)
         memcpy(source + i, source, bytes - i < PATTERN_BYTES ? bytes - i : PATTERN_BYTES);
@@ -167,7 +189,8 @@ static void bench_target(const struct tp_codecs *codecs, enum tp_target target,
         if (conversion.convert == NULL)
             continue;
         size_t units = options->output_bytes / conversion.target_width;
-        fill_source(buffers->source, units * conversion.source_width, source == TP_F64);
+        fill_source(buffers->source, units * conversion.source_width,
+                    source == TP_F64 ? TP_F64 : TP_N_DTYPES);
         struct result result = measure(&conversion, buffers, options);
         print(&conversion, &result, options);
     }
@@ -178,9 +201,27 @@ static void bench_target(const struct tp_codecs *codecs, enum tp_target target,
     conversion.source_width = TP_MXFP4_BLOCK_BYTES;
     conversion.target_width = TP_MXFP4_BLOCK_ELEMENTS * tp_dtype_size(target_dtype);
     size_t blocks = options->output_bytes / conversion.target_width;
-    fill_source(buffers->source, blocks * TP_MXFP4_BLOCK_BYTES, false);
+    fill_source(buffers->source, blocks * TP_MXFP4_BLOCK_BYTES, TP_N_DTYPES);
     for (size_t b = 0; b < blocks; b++)
         buffers->scales[b] = (uint8_t)(115 + b % 13);
+    struct result result = measure(&conversion, buffers, options);
+    print(&conversion, &result, options);
+}
+
+static void bench_encoder(const struct tp_codecs *codecs, enum tp_target source,
+                          const struct buffers *buffers, const struct options *options)
+{
+    enum tp_dtype dtype = tp_target_dtype(source);
+    struct conversion conversion = {
+        .isa = codecs->name,
+        .source_name = tp_dtype_name(dtype),
+        .target_name = "MXFP4",
+        .encode = codecs->mxfp4_encode[source],
+        .source_width = TP_MXFP4_BLOCK_ELEMENTS * tp_dtype_size(dtype),
+        .target_width = TP_MXFP4_BLOCK_ELEMENTS * tp_dtype_size(dtype),
+    };
+
+    fill_source(buffers->source, options->output_bytes, dtype);
     struct result result = measure(&conversion, buffers, options);
     print(&conversion, &result, options);
 }
@@ -250,6 +291,8 @@ int main(int argc, char **argv)
             fprintf(stderr, "bench/codec: this machine cannot run %s\n", *name);
         for (enum tp_target target = 0; codecs != NULL && wanted && target < TP_N_TARGETS; target++)
             bench_target(codecs, target, &buffers, &options);
+        for (enum tp_target source = 0; codecs != NULL && wanted && source < TP_N_TARGETS; source++)
+            bench_encoder(codecs, source, &buffers, &options);
     }
     if (options.json)
         printf("\n]\n");

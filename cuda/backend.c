@@ -66,6 +66,24 @@ static void cuda_close(struct tp_backend *cuda)
     free(cuda);
 }
 
+/* Kernels for MXFP4 are those of MLPs and experts. */
+static int check_types(const struct tp_model *model, struct tp_error *error)
+{
+    bool fits = model->embedding.type != TP_MATRIX_MXFP4 && model->head.type != TP_MATRIX_MXFP4;
+    for (size_t i = 0; fits && i < model->config.n_layers; i++) {
+        const struct tp_model_layer *layer = &model->layers[i];
+        const struct tp_matrix *const matrices[] = {&layer->q, &layer->k, &layer->v, &layer->o,
+                                                    &layer->router};
+        for (size_t j = 0; j < sizeof matrices / sizeof *matrices; j++)
+            fits = fits && matrices[j]->type != TP_MATRIX_MXFP4;
+    }
+    return fits ? 0
+                : tp_error_set(error, -EOPNOTSUPP,
+                               "attention, router, embedding or lm_head is MXFP4: expected that of "
+                               "MLPs and experts only; give --backend cpu, or quantise with "
+                               "--include '*mlp*'");
+}
+
 /* What is not built for a GPU, and what no kernel could address. */
 static int check_model(const struct tp_model *model, const struct tp_backend_options *options,
                        struct tp_error *error)
@@ -219,6 +237,8 @@ static int open_all(struct tp_backend *cuda, struct tp_error *error)
     int rc = check_model(cuda->model, &cuda->options, error);
     if (rc == 0)
         rc = tp_device_open(&cuda->device, &cuda->facts, error);
+    if (rc == 0) /* nothing to tell where there is no GPU */
+        rc = check_types(cuda->model, error);
     if (rc < 0)
         return rc;
     describe(cuda);

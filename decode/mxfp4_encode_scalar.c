@@ -11,9 +11,15 @@
 #include "decode/codec_tables.h"
 #include "decode/mxfp4_encode_tables.h"
 
-enum { FRACTION_BITS = 23, EXPONENT_OF_E2M1 = 2, SIGN_CODE = 8, CODE_OF_6 = 7 };
+enum {
+    FRACTION_BITS = 23,
+    INFINITE_FIELD = 255,
+    EXPONENT_OF_E2M1 = 2,
+    SIGN_SHIFT = 3,
+    CODE_OF_6 = 7,
+};
 
-static const uint32_t infinity = UINT32_C(255) << FRACTION_BITS;
+static const uint32_t infinity = (uint32_t)INFINITE_FIELD << FRACTION_BITS;
 
 static inline uint32_t magnitude_of(uint32_t bits)
 {
@@ -34,48 +40,49 @@ static uint8_t scale_of(const uint32_t values[TP_MXFP4_BLOCK_ELEMENTS])
     return field > EXPONENT_OF_E2M1 ? (uint8_t)(field - EXPONENT_OF_E2M1) : 0;
 }
 
-/* The number of midpoints below `magnitude`, which the scale belongs to. At a midpoint the even
- * code wins: the upper one at the second, fourth and sixth. */
-static uint8_t code_of(uint32_t magnitude, uint8_t scale)
+/* The pattern of quarters * 2^(scale - 127) / 4, which F32 holds, or its largest finite number. */
+static uint32_t pattern_of(uint32_t quarters, uint8_t scale)
 {
-    static const uint8_t midpoints[] = {1, 3, 5, 7, 10, 14, 20}; /* quarters */
-    enum { N_MIDPOINTS = sizeof midpoints / sizeof midpoints[0] };
+    int top = 31 - __builtin_clz(quarters);
+    int field = top + scale - 2;
 
-    if (magnitude == infinity)
-        return CODE_OF_6;
-    /* significand * 2^(field - 150) against midpoint * 2^(scale - 127 - 2) */
-    int field = (int)(magnitude >> FRACTION_BITS);
-    uint64_t significand = magnitude & ((UINT32_C(1) << FRACTION_BITS) - 1);
-    if (field > 0)
-        significand |= UINT32_C(1) << FRACTION_BITS;
-    else
-        field = 1;
-    int shift = scale - 129 - (field - 150);
-    if (shift > FRACTION_BITS)
-        return 0; /* the significand is smaller than the least midpoint */
+    if (field >= INFINITE_FIELD)
+        return infinity - 1;
+    if (field < 1) /* subnormal: in units of 2^-149 */
+        return quarters << (scale + 20);
+    uint32_t fraction = (quarters << (FRACTION_BITS - top)) & ((UINT32_C(1) << FRACTION_BITS) - 1);
+    return (uint32_t)field << FRACTION_BITS | fraction;
+}
 
-    uint8_t code = 0;
-    for (uint8_t i = 0; i < N_MIDPOINTS; i++) {
-        uint64_t midpoint = (uint64_t)midpoints[i] << shift;
-        code += significand > midpoint || (significand == midpoint && i % 2 == 1);
-    }
-    return code;
+/* The largest pattern below which each code but the last ends: the midpoint to the next one, which
+ * at the midpoint itself wins if it is even. */
+static void find_limits(uint8_t scale, uint32_t limits[CODE_OF_6])
+{
+    static const uint8_t midpoints[CODE_OF_6] = {1, 3, 5, 7, 10, 14, 20}; /* in quarters */
+
+    for (uint32_t code = 0; code < CODE_OF_6; code++)
+        limits[code] = pattern_of(midpoints[code], scale) - code % 2;
 }
 
 static void encode_block(const uint32_t values[TP_MXFP4_BLOCK_ELEMENTS],
                          uint8_t block[TP_MXFP4_BLOCK_BYTES], uint8_t *ret_scale)
 {
     uint8_t scale = scale_of(values);
-    uint8_t codes[TP_MXFP4_BLOCK_ELEMENTS] = {0};
+    uint32_t codes[TP_MXFP4_BLOCK_ELEMENTS], limits[CODE_OF_6];
 
-    for (size_t i = 0; i < TP_MXFP4_BLOCK_ELEMENTS && scale != TP_MXFP4_SCALE_OF_NAN; i++) {
-        codes[i] = code_of(magnitude_of(values[i]), scale);
-        if (values[i] > INT32_MAX)
-            codes[i] |= SIGN_CODE;
+    *ret_scale = scale;
+    if (scale == TP_MXFP4_SCALE_OF_NAN) {
+        memset(block, 0, TP_MXFP4_BLOCK_BYTES);
+        return;
+    }
+    find_limits(scale, limits);
+    for (size_t i = 0; i < TP_MXFP4_BLOCK_ELEMENTS; i++) {
+        codes[i] = values[i] >> 31 << SIGN_SHIFT;
+        for (size_t j = 0; j < CODE_OF_6; j++)
+            codes[i] += (int32_t)magnitude_of(values[i]) > (int32_t)limits[j];
     }
     for (size_t j = 0; j < TP_MXFP4_BLOCK_BYTES; j++)
         block[j] = (uint8_t)(codes[2 * j] | codes[2 * j + 1] << 4);
-    *ret_scale = scale;
 }
 
 /* Through `widen`, or as they are where it is NULL. */

@@ -71,11 +71,17 @@ tensorport_SOURCES = \
 	fs/export/convert/format_msgpack.c \
 	fs/export/convert/format_numpy.c \
 	fs/export/convert/format_pickle.c \
-	fs/export/convert/format_safetensors.c \
+	fs/export/convert/format_quantized.c \
+	fs/export/convert/format_safetensors.c fs/export/convert/format_safetensors.h \
 	fs/export/convert/formats.c fs/export/convert/formats.h \
 	fs/export/convert/journal.c fs/export/convert/journal.h \
 	fs/export/convert/json_edit.c fs/export/convert/json_edit.h \
 	fs/export/convert/losses.c fs/export/convert/losses.h \
+	fs/export/convert/quantize.c fs/export/convert/quantize.h \
+	fs/export/convert/quantize_choice.c fs/export/convert/quantize_choice.h \
+	fs/export/convert/quantize_report.c fs/export/convert/quantize_report.h \
+	fs/export/convert/quantized_config.c \
+	fs/export/convert/quantized_view.c fs/export/convert/quantized_view.h \
 	fs/export/convert/tile.c fs/export/convert/tile.h \
 	fs/export/convert/transpose.c fs/export/convert/transpose.h \
 	fs/export/convert/writer.c fs/export/convert/writer.h \

@@ -17,13 +17,17 @@
 #include "fs/export/commands.h"
 #include "fs/export/convert/convert.h"
 #include "fs/export/convert/formats.h"
+#include "fs/export/convert/quantize_report.h"
+#include "fs/export/convert/quantized_view.h"
 #include "fs/view/arguments.h"
 
 struct command {
     struct tp_view_arguments view;
     const char *input, *output;
     enum tp_export_format format;
-    bool precision_given;
+    bool format_given, precision_given, mxfp4_given;
+    bool quantize;
+    const char *report; /* the file's name; NULL: none */
     uint64_t workers;
     bool resume, dry_run, quiet, no_checksum, sha256;
     enum tp_progress_style progress;
@@ -36,6 +40,10 @@ static const struct tp_option options[] = {
     {"output", 'o', "DIR", "the folder to write, instead of the second argument"},
     {"format", 'f', "FORMAT", "numpy-direct (default), msgpack, jax-pickle or safetensors"},
     TP_VIEW_ARGUMENTS_TABLE,
+    {"quantize", 0, "TYPE",
+     "mxfp4: quantise weights and write a checkpoint; --include\n"
+     "and --exclude then say which, and all tensors are written"},
+    {"report", 0, "FILE", "write what quantising lost to FILE, as JSON"},
     {"workers", 'w', "N", "threads (default: one for each processor)"},
     {"resume", 0, NULL, "continue what was interrupted: what is there is checked"},
     {"checksum", 0, NULL, "write XXH3SUMS, for xxh128sum -c and verify (default)"},
@@ -58,6 +66,8 @@ static const struct tp_program program = {
     .notes = "Interrupted or killed, it leaves only whole files, and continues with --resume.\n",
 };
 
+static const char *const quantize_names[] = {"mxfp4", NULL};
+
 static const struct tp_log messages = {.program = "tensorport convert", .level = TP_LOG_WARNING};
 
 static int handle_own(struct command *command, const char *name, const char *value,
@@ -72,6 +82,12 @@ static int handle_own(struct command *command, const char *name, const char *val
     } else if (strcmp(name, "format") == 0) {
         rc = tp_parse_choice(value, tp_export_format_names, &index, error);
         command->format = (enum tp_export_format)index;
+        command->format_given = true;
+    } else if (strcmp(name, "quantize") == 0) {
+        rc = tp_parse_choice(value, quantize_names, &index, error);
+        command->quantize = true;
+    } else if (strcmp(name, "report") == 0) {
+        command->report = value;
     } else if (strcmp(name, "workers") == 0) {
         rc = tp_parse_unsigned(value, 1, TP_WORKERS_MAX, &command->workers, error);
     } else if (strcmp(name, "resume") == 0) {
@@ -99,8 +115,36 @@ static int handle_option(void *context, const struct tp_option *option, const ch
     struct command *command = context;
     bool known;
     command->precision_given |= strcmp(option->name, "precision") == 0;
+    command->mxfp4_given |= strcmp(option->name, "mxfp4") == 0;
     int rc = tp_view_arguments_handle(&command->view, option->name, value, &known, error);
     return known ? rc : handle_own(command, option->name, value, error);
+}
+
+/* A quantised model is a checkpoint: safetensors, the other weights and what is MXFP4 already as
+ * they are stored. */
+static int settle_options(struct command *command, struct tp_error *error)
+{
+    struct tp_view_options *view = &command->view.view;
+    if (!command->quantize) {
+        if (command->report != NULL)
+            return tp_error_set(error, -EINVAL, "--report: expected --quantize beside it");
+        if (!command->precision_given)
+            view->precision = tp_export_default_precision(command->format);
+        return 0;
+    }
+    if (command->format_given && command->format != TP_EXPORT_SAFETENSORS)
+        return tp_error_set(error, -EINVAL, "--quantize: expected --format safetensors, found %s",
+                            tp_export_format_names[command->format]);
+    if (command->precision_given && view->precision != TP_PRECISION_SOURCE)
+        return tp_error_set(error, -EINVAL, "--quantize: expected --precision source, found %s",
+                            tp_precision_names[view->precision]);
+    if (command->mxfp4_given && !view->packed)
+        return tp_error_set(error, -EINVAL, "--quantize: expected --mxfp4 packed, found %s",
+                            tp_mxfp4_names[view->packed]);
+    command->format = TP_EXPORT_SAFETENSORS;
+    view->precision = TP_PRECISION_SOURCE;
+    view->packed = true;
+    return 0;
 }
 
 /* The two arguments, each of which may be given as an option instead. */
@@ -140,6 +184,8 @@ static int describe(const struct command *command, char **ret_text)
         fprintf(text.stream, "--format %s --precision %s --mxfp4 %s --shard-size %.9g",
                 tp_export_format_names[command->format], tp_precision_names[view->precision],
                 tp_mxfp4_names[view->packed], 1e-9 * (double)view->shard_size);
+        if (command->quantize)
+            fputs(" --quantize mxfp4", text.stream);
         print_patterns(text.stream, "include", view->include, view->n_include);
         print_patterns(text.stream, "exclude", view->exclude, view->n_exclude);
     }
@@ -148,14 +194,18 @@ static int describe(const struct command *command, char **ret_text)
 
 /* ---- what is said at the end ---- */
 
-/* Bytes of the checkpoint that are read. */
+/* Bytes of the checkpoint that are read; blocks and scales that are quantised have one source. */
 static uint64_t bytes_in(const struct tp_view *view)
 {
+    const struct tp_tensor *previous = NULL;
     uint64_t total = 0;
     for (size_t i = 0; i < view->n_tensors; i++) {
         const struct tp_view_tensor *tensor = &view->tensors[i];
-        total += tensor->pair == NULL ? tensor->stored->nbytes
-                                      : tensor->pair->blocks->nbytes + tensor->pair->scales->nbytes;
+        if (tensor->pair != NULL)
+            total += tensor->pair->blocks->nbytes + tensor->pair->scales->nbytes;
+        else if (tensor->stored != previous)
+            total += tensor->stored->nbytes;
+        previous = tensor->stored;
     }
     for (size_t i = 0; i < view->checkpoint->n_others; i++)
         total += view->checkpoint->others[i].size;
@@ -234,8 +284,21 @@ static void print_plan(const struct tp_export_plan *plan)
 
 /* ---- the work ---- */
 
+static int report_losses(const struct command *command, const struct tp_quantized_view *quantized,
+                         struct tp_error *error)
+{
+    if (!command->quiet && command->progress == TP_PROGRESS_JSON)
+        tp_quantize_report_events(quantized, stdout);
+    else if (!command->quiet)
+        tp_quantize_report_table(quantized, stdout);
+    return command->report == NULL ? 0
+                                   : tp_quantize_report_write(quantized, command->report, error);
+}
+
+/* `exact` and `quantized` may be NULL. */
 static int convert_plan(struct command *command, const struct tp_export_plan *plan,
-                        const struct tp_view *exact, struct tp_error *error)
+                        const struct tp_view *exact, const struct tp_quantized_view *quantized,
+                        struct tp_error *error)
 {
     struct tp_write_totals totals;
     char *description;
@@ -261,6 +324,8 @@ static int convert_plan(struct command *command, const struct tp_export_plan *pl
     };
     rc = tp_convert(&convert, &totals, error);
     free(description);
+    if (rc == 0 && quantized != NULL)
+        rc = report_losses(command, quantized, error);
     if (rc == 0 && !command->quiet)
         (command->progress == TP_PROGRESS_JSON ? print_json_summary : print_summary)(command, plan,
                                                                                      &totals);
@@ -280,23 +345,48 @@ static int convert_view(struct command *command, const struct tp_view *view, str
         rc = tp_view_new(view->checkpoint, &float32, NULL, &exact, error);
     }
     if (rc == 0)
-        rc = convert_plan(command, &plan, exact, error);
+        rc = convert_plan(command, &plan, exact, NULL, error);
     if (exact != NULL)
         tp_view_free(exact);
     tp_export_plan_clear(&plan);
     return rc;
 }
 
+/* `view` shows everything as it is stored. */
+static int quantize_view(struct command *command, const struct tp_view *view,
+                         struct tp_error *error)
+{
+    const struct tp_view_options *patterns = &command->view.view;
+    struct tp_quantize_patterns which = {patterns->include, patterns->n_include, patterns->exclude,
+                                         patterns->n_exclude};
+    struct tp_quantized_view *quantized;
+    struct tp_export_plan plan;
+    int rc = tp_quantized_view_new(view, &which, &messages, &quantized, error);
+    if (rc < 0)
+        return rc;
+    rc = tp_quantized_plan_new(quantized, &plan, error);
+    if (rc == 0) {
+        rc = convert_plan(command, &plan, NULL, quantized, error);
+        tp_export_plan_clear(&plan);
+    }
+    tp_quantized_view_free(quantized);
+    return rc;
+}
+
 static int convert(struct command *command, struct tp_error *error)
 {
+    struct tp_view_options shown = command->view.view;
     struct tp_checkpoint *checkpoint;
     struct tp_view *view;
     int rc = tp_checkpoint_open(command->input, &messages, &checkpoint, error);
     if (rc < 0)
         return rc;
-    rc = tp_view_new(checkpoint, &command->view.view, &messages, &view, error);
+    if (command->quantize)
+        shown.n_include = shown.n_exclude = 0;
+    /* Shards of the stored sizes are none that is written: nothing to warn of. */
+    rc = tp_view_new(checkpoint, &shown, command->quantize ? NULL : &messages, &view, error);
     if (rc == 0) {
-        rc = convert_view(command, view, error);
+        rc = (command->quantize ? quantize_view : convert_view)(command, view, error);
         tp_view_free(view);
     }
     tp_checkpoint_close(checkpoint);
@@ -308,8 +398,6 @@ static int convert(struct command *command, struct tp_error *error)
 static int run(struct command *command, struct tp_error *error)
 {
     command->start = tp_clock_seconds();
-    if (!command->precision_given)
-        command->view.view.precision = tp_export_default_precision(command->format);
     if (command->workers == 0)
         command->workers = tp_workers_default();
     tp_stop_hold(&command->stop);
@@ -329,6 +417,8 @@ int tp_command_convert(int argc, char **argv)
     tp_view_arguments_init(&command.view);
     int rc =
         tp_options_parse(&program, argc, argv, handle_option, &command, &result, &n, &argv, &error);
+    if (rc == 0 && result == TP_OPTIONS_RUN)
+        rc = settle_options(&command, &error);
     if (rc == 0 && result == TP_OPTIONS_RUN)
         rc = take_arguments(&command, n, argv, &error);
     if (rc < 0) {

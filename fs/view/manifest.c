@@ -73,6 +73,8 @@ static cJSON *describe(const struct tp_view_file *file, const struct tp_manifest
     add_shape(object, tensor, place != NULL && place->transposed);
     if (place != NULL && place->transposed)
         cJSON_AddTrueToObject(object, "transposed");
+    if (place != NULL && place->quantized)
+        cJSON_AddTrueToObject(object, "quantized");
     cJSON_AddStringToObject(object, "dtype", tensor->dtype_name);
     tp_json_add_unsigned(object, "nbytes", file->content.data_length);
     add_source(object, tensor);
@@ -103,7 +105,7 @@ static bool is_whole(const cJSON *object, const struct tp_view_tensor *tensor,
 {
     enum { FIELDS = 6, SOURCE_FIELDS = 4 };
     const cJSON *source = cJSON_GetObjectItem(object, "source");
-    size_t fields = FIELDS + (place == NULL ? 0 : place->transposed ? 2 : 1);
+    size_t fields = FIELDS + (place == NULL ? 0 : (size_t)1 + place->transposed + place->quantized);
     bool whole = has_members(object, fields) &&
                  has_members(cJSON_GetObjectItem(object, "shape"), tensor->rank) &&
                  has_all_runs(object, place);

@@ -18,6 +18,7 @@ struct tp_manifest_run {
 struct tp_manifest_place {
     const char *file; /* relative to the manifest */
     bool transposed;  /* the last two dimensions are exchanged */
+    bool quantized;   /* MXFP4 blocks or scales of the stored tensor */
     size_t n_runs;
     struct tp_manifest_run *runs;
 };

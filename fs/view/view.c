@@ -302,13 +302,37 @@ static bool is_reserved(const struct tp_view *view, const char *name)
            tp_view_find_shard(view, name) >= 0;
 }
 
+/* Whether `tensorport convert` wrote the checkpoint: its manifest and checksums describe what lies
+ * there, not what is shown, and there is nothing to warn of when they are left out. */
+static bool is_converted(const struct tp_checkpoint *checkpoint)
+{
+    static const char begin[] = "{\n  \"format_version\": ";
+    char found[sizeof begin - 1];
+    for (size_t i = 0; i < checkpoint->n_others; i++) {
+        struct tp_source *other = &checkpoint->others[i];
+        if (strcmp(other->name, manifest_name) == 0)
+            return other->size >= sizeof found &&
+                   tp_source_read(other, found, sizeof found, 0) == 0 &&
+                   memcmp(found, begin, sizeof found) == 0;
+    }
+    return false;
+}
+
+static bool is_description(const char *name)
+{
+    return strcmp(name, manifest_name) == 0 || strcmp(name, "XXH3SUMS") == 0 ||
+           strcmp(name, "SHA256SUMS") == 0;
+}
+
 static void add_other_files(struct tp_view *view, const struct tp_log *log)
 {
+    bool converted = is_converted(view->checkpoint);
     for (size_t i = 0; i < view->checkpoint->n_others; i++) {
         struct tp_source *other = &view->checkpoint->others[i];
         if (is_reserved(view, other->name)) {
-            tp_log(log, TP_LOG_WARNING, "%s: the view needs this name itself; left out",
-                   other->name);
+            bool expected = converted && is_description(other->name);
+            tp_log(log, expected ? TP_LOG_DEBUG : TP_LOG_WARNING,
+                   "%s: the view needs this name itself; left out", other->name);
             continue;
         }
         view->files[view->n_files++] = (struct tp_view_file){

@@ -67,7 +67,7 @@ tensorport-xla.so: libxla.a $(xla_libraries)
 
 jax_library = infer/jax/python/tensorport/tensorport-xla.so
 $(jax_library): tensorport-xla.so
-	$(AM_V_GEN)$(MKDIR_P) $(@D) && cp -f $< $@
+	$(AM_V_GEN)$(MKDIR_P) $(@D) && rm -f $@ && cp $< $@
 
 xladir = $(pkglibdir)
 xla_DATA = tensorport-xla.so

@@ -1,5 +1,6 @@
 #include "infer/jax/process.h"
 
+#include <fenv.h>
 #include <pthread.h>
 #include <stdbool.h>
 
@@ -7,6 +8,7 @@
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 static struct tp_process process; /* with its turn */
 static bool started, watches_fork;
+static fenv_t callers; /* floating-point mode */
 
 /* What the parent had is left alone: a thread of it may have been in the middle of it. */
 static void begin_anew(void)
@@ -27,9 +29,13 @@ static int start(struct tp_error *error)
 int tp_process_enter(struct tp_process **ret_process, struct tp_error *error)
 {
     pthread_mutex_lock(&turn);
+    /* XLA's threads flush subnormal numbers, and threads that they start would, too. A result is
+     * the same whoever computes it. */
+    fegetenv(&callers);
+    fesetenv(FE_DFL_ENV);
     int rc = started ? 0 : start(error);
     if (rc < 0) {
-        pthread_mutex_unlock(&turn);
+        tp_process_leave();
         return rc;
     }
     started = true;
@@ -39,5 +45,6 @@ int tp_process_enter(struct tp_process **ret_process, struct tp_error *error)
 
 void tp_process_leave(void)
 {
+    fesetenv(&callers);
     pthread_mutex_unlock(&turn);
 }

@@ -1,8 +1,10 @@
 /* What the handlers of this process share: the threads and the memory they work with.
  *
  * XLA calls handlers from several of its threads, each of which would like all processors. So one
- * call computes at a time, with a pool of our own: measured, it is faster than XLA's (see
- * process.c), and results do not depend on its number of threads.
+ * call computes at a time, with a pool of our own. XLA lends its own threads, too, but they sleep
+ * between calls, and a call lasts 170 microseconds: W [5760, 2880] in MXFP4 times one vector, on 2
+ * cores, is read at 33 to 42 GB/s by them and at 50 to 55 by the pool, which spins (51 to 59
+ * without XLA around it). Results depend on neither's number of threads.
  *
  * A child after fork() has none of its parent's threads, and perhaps a lock that nobody will open:
  * it starts anew.

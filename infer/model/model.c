@@ -97,9 +97,61 @@ static bool matrix_type(enum tp_dtype dtype, enum tp_matrix_type *ret_type)
     return true;
 }
 
+/* ---- MXFP4 ---- */
+
+static const struct tp_weights_array *find_blocks(struct binding *binding, const char *name)
+{
+    char blocks_name[NAME_MAX_BYTES];
+    snprintf(blocks_name, sizeof blocks_name, "%s_blocks", name);
+    return find(binding, blocks_name);
+}
+
+/* Binds NAME_blocks, which were found, and NAME_scales: `n` matrices of that size, or one where n
+ * is 0 and they have a dimension less. */
+static void bind_packed(struct binding *binding, const char *name,
+                        const struct tp_weights_array *blocks, size_t n, size_t rows,
+                        size_t columns, struct tp_matrix *matrix)
+{
+    char scales_name[NAME_MAX_BYTES];
+    snprintf(scales_name, sizeof scales_name, "%s_scales", name);
+    const struct tp_weights_array *scales = find_needed(binding, scales_name);
+    size_t groups = columns / TP_MXFP4_BLOCK_ELEMENTS;
+    struct shape of_blocks = {4, {n, rows, groups, TP_MXFP4_BLOCK_BYTES}};
+    struct shape of_scales = {3, {n, rows, groups}};
+    if (n == 0) {
+        of_blocks = (struct shape){3, {rows, groups, TP_MXFP4_BLOCK_BYTES}};
+        of_scales = (struct shape){2, {rows, groups}};
+    }
+    if (columns % TP_MXFP4_BLOCK_ELEMENTS != 0)
+        tp_faults_add(&binding->faults, TP_FAULT_WRONG,
+                      "%s%s_blocks (expected no MXFP4, as %zu columns are no multiple of 32)",
+                      binding->prefix, name, columns);
+    else if (!has_shape(blocks->tensor, &of_blocks) || blocks->tensor->dtype != TP_U8)
+        blame(binding, blocks->tensor, &of_blocks, "uint8");
+    if (scales == NULL)
+        return;
+    if (!has_shape(scales->tensor, &of_scales) || scales->tensor->dtype != TP_U8)
+        blame(binding, scales->tensor, &of_scales, "uint8");
+    *matrix = (struct tp_matrix){
+        .type = TP_MATRIX_MXFP4,
+        .rows = rows,
+        .columns = columns,
+        .values = blocks->data,
+        .scales = scales->data,
+    };
+}
+
+/* ---- dense weights ---- */
+
+/* Binds NAME, or NAME_blocks and NAME_scales. */
 static void bind_matrix(struct binding *binding, const char *name, size_t rows, size_t columns,
                         struct tp_matrix *matrix)
 {
+    const struct tp_weights_array *blocks = find_blocks(binding, name);
+    if (blocks != NULL) {
+        bind_packed(binding, name, blocks, 0, rows, columns, matrix);
+        return;
+    }
     const struct tp_weights_array *array = find_needed(binding, name);
     struct shape shape = {2, {rows, columns}};
     if (array == NULL)
@@ -148,44 +200,14 @@ struct stack {
     bool straight, turned;                /* the shapes that it has */
 };
 
-static void bind_packed(struct binding *binding, const char *name,
-                        const struct tp_weights_array *blocks, struct stack *stack,
-                        struct tp_matrices *matrices)
-{
-    char scales_name[NAME_MAX_BYTES];
-    snprintf(scales_name, sizeof scales_name, "%s_scales", name);
-    const struct tp_weights_array *scales = find_needed(binding, scales_name);
-    size_t groups = stack->columns / TP_MXFP4_BLOCK_ELEMENTS, n = matrices->n;
-    struct shape of_blocks = {4, {n, stack->rows, groups, TP_MXFP4_BLOCK_BYTES}};
-    struct shape of_scales = {3, {n, stack->rows, groups}};
-    if (stack->columns % TP_MXFP4_BLOCK_ELEMENTS != 0)
-        tp_faults_add(&binding->faults, TP_FAULT_WRONG,
-                      "%s_blocks (expected no MXFP4, as %zu columns are no multiple of 32)", name,
-                      stack->columns);
-    else if (!has_shape(blocks->tensor, &of_blocks) || blocks->tensor->dtype != TP_U8)
-        blame(binding, blocks->tensor, &of_blocks, "uint8");
-    if (scales == NULL)
-        return;
-    if (!has_shape(scales->tensor, &of_scales) || scales->tensor->dtype != TP_U8)
-        blame(binding, scales->tensor, &of_scales, "uint8");
-    matrices->first = (struct tp_matrix){
-        .type = TP_MATRIX_MXFP4,
-        .rows = stack->rows,
-        .columns = stack->columns,
-        .values = blocks->data,
-        .scales = scales->data,
-    };
-}
-
 /* Finds NAME_blocks and NAME_scales, or NAME. `stack` says what is left to decide. */
 static void find_stack(struct binding *binding, const char *name, struct stack *stack,
                        struct tp_matrices *matrices)
 {
-    char blocks_name[NAME_MAX_BYTES];
-    snprintf(blocks_name, sizeof blocks_name, "%s_blocks", name);
-    const struct tp_weights_array *blocks = find(binding, blocks_name);
+    const struct tp_weights_array *blocks = find_blocks(binding, name);
     if (blocks != NULL) {
-        bind_packed(binding, name, blocks, stack, matrices);
+        bind_packed(binding, name, blocks, matrices->n, stack->rows, stack->columns,
+                    &matrices->first);
         return;
     }
     const struct tp_weights_array *array = find_needed(binding, name);

@@ -7,8 +7,8 @@
  *     logits = head · norm(x)
  *
  * Matrices stay where the view has them, in the type that they have there; each may be float32,
- * float16 or bfloat16, the experts MXFP4 as well. What is small (norms, biases, sinks) becomes
- * float32 here.
+ * float16, bfloat16 or MXFP4, in which case NAME_blocks and NAME_scales stand for NAME. What is
+ * small (norms, biases, sinks) becomes float32 here.
  *
  * Orientation of experts: the published checkpoints, and so our views, have [expert, out, in]; what
  * transformers saves without MXFP4 has [expert, in, out]. The shapes tell, for gate_up_proj's two

@@ -307,6 +307,30 @@ def what_the_gpu_has_no_kernel_for():
         refused(packed("tiny", folder), *CUDA, "--dense", "int8", says=("--dense int8 is for the CPU",), env=harness())
 
 
+def quantised(folder, name, *patterns):
+    """The packed view of a Llama with weights in MXFP4."""
+    for source, out, options in ((checkpoint("llama"), folder / f"{name}-model", ("--quantize", "mxfp4", *patterns)),
+                                 (folder / f"{name}-model", folder / name, ("--precision", "source", "--mxfp4", "packed"))):
+        subprocess.run(words(BUILD / "tensorport", "convert", source, out, "-q", *options), check=True, timeout=TIMEOUT,
+                       stderr=subprocess.DEVNULL)
+    return folder / name
+
+
+@test
+def dense_weights_in_mxfp4():
+    """MLPs have kernels for it; where attention or the head is MXFP4, too, the CPU computes."""
+    with scratch() as folder:
+        view = quantised(folder, "mlp", "--include", "*.mlp.*")
+        exact = ("--kv-type", "f32", "--activations", "f32")
+        _, on_gpu = logits_of(view, folder, "--token-ids", ids(range(5, 45)), "-n", 4, *GREEDY, *EXACT, env=harness())
+        _, on_cpu = logits_of(view, folder, "--token-ids", ids(range(5, 45)), "-n", 4, *GREEDY, *exact, "--backend", "cpu")
+        assert np.abs(on_gpu - on_cpu).max() < 1e-4 * np.abs(on_cpu).max()
+        for name, pattern in (("all", "*_proj.weight"), ("head", "lm_head.weight"), ("embedding", "*embed*")):
+            view = quantised(folder, name, "--include", pattern)
+            refused(view, *CUDA, says=("is MXFP4", "give --backend cpu"), env=harness())
+            falls_back(view, says=("is MXFP4",), env=harness())
+
+
 # ---------------------------------------------------------------- sessions in files
 
 def session(*arguments, plugin=True):

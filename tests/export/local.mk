@@ -9,6 +9,7 @@ EXPORT_TESTS = \
 	tests/export/test_help.py \
 	tests/export/test_inspect_statistics.py \
 	tests/export/test_mounts.py \
+	tests/export/test_quantize.py \
 	tests/export/test_run.py \
 	tests/export/test_verify.py
 
@@ -31,9 +32,14 @@ tests_export_plan_dump_SOURCES = \
 	fs/export/convert/format_msgpack.c \
 	fs/export/convert/format_numpy.c \
 	fs/export/convert/format_pickle.c \
+	fs/export/convert/format_quantized.c \
 	fs/export/convert/format_safetensors.c \
 	fs/export/convert/formats.c \
 	fs/export/convert/json_edit.c \
+	fs/export/convert/quantize.c \
+	fs/export/convert/quantize_choice.c \
+	fs/export/convert/quantized_config.c \
+	fs/export/convert/quantized_view.c \
 	fs/export/convert/tile.c \
 	fs/export/convert/transpose.c \
 	tests/export/plan_dump.c

@@ -4,7 +4,7 @@
  *
  * PIECE above 0: in ranges of 1 to PIECE bytes; after each, an earlier one is made again and has
  * to be the same. PIECE 0: only what is in memory, the data is left out as a hole.
- * PANEL: tp_artifact_scratch.panel_max. */
+ * PANEL: tp_artifact_scratch.panel_max. FORMAT may be "mxfp4": --quantize. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,6 +14,7 @@
 
 #include "fs/base/io.h"
 #include "fs/export/convert/formats.h"
+#include "fs/export/convert/quantized_view.h"
 
 static uint64_t next_random(uint64_t *state)
 {
@@ -96,28 +97,63 @@ static int dump_plan(const struct tp_export_plan *plan, int folder, size_t piece
     return rc;
 }
 
-static int run(char **argv, enum tp_export_format format, struct tp_error *error)
+static int dump_to(const struct tp_export_plan *plan, char **argv, struct tp_error *error)
+{
+    int folder = open(argv[2], O_RDONLY | O_DIRECTORY);
+    int rc = dump_plan(plan, folder, strtoull(argv[4], NULL, 10), strtoull(argv[5], NULL, 10));
+    close(folder);
+    return rc < 0 ? tp_error_set(error, rc, "%s", strerror(-rc)) : 0;
+}
+
+static int run_format(const struct tp_view *view, enum tp_export_format format, char **argv,
+                      struct tp_error *error)
+{
+    struct tp_export_plan plan;
+    int rc = tp_export_plan_new(view, format, &plan, error);
+    if (rc == 0) {
+        rc = dump_to(&plan, argv, error);
+        tp_export_plan_clear(&plan);
+    }
+    return rc;
+}
+
+static int run_quantized(const struct tp_view *view, char **argv, struct tp_error *error)
+{
+    const struct tp_quantize_patterns patterns = {.n_include = 0};
+    const struct tp_log log = {.program = argv[0], .level = TP_LOG_ERROR};
+    struct tp_quantized_view *quantized;
+    struct tp_export_plan plan;
+    int rc = tp_quantized_view_new(view, &patterns, &log, &quantized, error);
+    if (rc < 0)
+        return rc;
+    rc = tp_quantized_plan_new(quantized, &plan, error);
+    if (rc == 0) {
+        rc = dump_to(&plan, argv, error);
+        tp_export_plan_clear(&plan);
+    }
+    tp_quantized_view_free(quantized);
+    return rc;
+}
+
+/* `format` is an index of tp_export_format_names, whose end stands for "mxfp4". */
+static int run(char **argv, size_t format, struct tp_error *error)
 {
     const struct tp_log log = {.program = argv[0], .level = TP_LOG_ERROR};
-    const struct tp_view_options options = {.precision = tp_export_default_precision(format),
-                                            .shard_size = TP_SHARD_SIZE_DEFAULT};
+    bool quantizes = tp_export_format_names[format] == NULL;
+    const struct tp_view_options options = {
+        .precision = quantizes ? TP_PRECISION_SOURCE
+                               : tp_export_default_precision((enum tp_export_format)format),
+        .packed = quantizes,
+        .shard_size = TP_SHARD_SIZE_DEFAULT};
     struct tp_checkpoint *checkpoint;
     struct tp_view *view;
-    struct tp_export_plan plan;
     int rc = tp_checkpoint_open(argv[1], &log, &checkpoint, error);
     if (rc < 0)
         return rc;
     rc = tp_view_new(checkpoint, &options, &log, &view, error);
     if (rc == 0) {
-        rc = tp_export_plan_new(view, format, &plan, error);
-        int folder = open(argv[2], O_RDONLY | O_DIRECTORY);
-        if (rc == 0) {
-            rc = dump_plan(&plan, folder, strtoull(argv[4], NULL, 10), strtoull(argv[5], NULL, 10));
-            if (rc < 0)
-                tp_error_set(error, rc, "%s", strerror(-rc));
-            tp_export_plan_clear(&plan);
-        }
-        close(folder);
+        rc = quantizes ? run_quantized(view, argv, error)
+                       : run_format(view, (enum tp_export_format)format, argv, error);
         tp_view_free(view);
     }
     tp_checkpoint_close(checkpoint);
@@ -127,11 +163,14 @@ static int run(char **argv, enum tp_export_format format, struct tp_error *error
 int main(int argc, char **argv)
 {
     struct tp_error error = {"expected CHECKPOINT FOLDER FORMAT PIECE PANEL"};
-    for (size_t i = 0; argc == 6 && tp_export_format_names[i] != NULL; i++) {
-        if (strcmp(argv[3], tp_export_format_names[i]) == 0 &&
-            run(argv, (enum tp_export_format)i, &error) == 0)
-            return 0;
-    }
+    size_t format = 0;
+    while (argc == 6 && tp_export_format_names[format] != NULL &&
+           strcmp(argv[3], tp_export_format_names[format]) != 0)
+        format++;
+    bool is_known =
+        argc == 6 && (tp_export_format_names[format] != NULL || strcmp(argv[3], "mxfp4") == 0);
+    if (is_known && run(argv, format, &error) == 0)
+        return 0;
     fprintf(stderr, "%s: %s\n", argv[0], error.text);
     return 1;
 }

@@ -308,7 +308,9 @@ def killed_at_any_moment_it_resumes():
     chance, kills = random.Random(SEED), 0
     with scratch() as folder:
         source = write_shards(folder / "in", Generator(SEED).shards(2, 60, 6))
-        for model, options in ((source, ["--sha256"]), (TINY, []), (TINY, ["--no-checksum", "-p", "source"]),
+        plain = folder / "plain"
+        must("convert", TINY, plain, "--format", "safetensors")
+        for model, options in ((source, ["--sha256"]), (plain, ["--quantize", "mxfp4", "--shard-size", "0.0001"]), (TINY, []), (TINY, ["--no-checksum", "-p", "source"]),
                                (TINY, ["--format", "safetensors", "--shard-size", "0.001"]),
                                (TINY, ["--format", "msgpack"])):
             expected = folder / f"expected{kills}"

@@ -154,8 +154,13 @@ def bound(tensors, precision):
                 if rest in (f"mlp.experts.{kind}_proj", f"mlp.experts.{kind}_proj_blocks"):
                     root = name.removesuffix("_blocks")
                     out[f"{layer}.experts_{kind}"] = _experts(tensors, root, precision)
-            part, layer = PARTS.get(rest), f"{layer}."
+            part, layer = PARTS.get(rest.removesuffix("_blocks")), f"{layer}."
         if part is None:
+            continue
+        if name.endswith("_blocks"):
+            root = name.removesuffix("_blocks")
+            pair = {f"{root}{half}": tensors[f"{root}{half}"][None] for half in ("_blocks", "_scales")}
+            out[layer + part] = _experts(pair, root, precision)
             continue
         array = array if precision == "packed" else array.astype(TYPES[precision])
         is_matrix = part in ("embedding", "head", "router", *"qkvo", "gate", "up", "down")

@@ -226,10 +226,38 @@ def wrong_versions(value):
         yield np.ascontiguousarray(value.T)
 
 
+def with_blocks(tensors):
+    """A dense model whose linear weights are MXFP4: any codes, and scales that do no harm."""
+    rng, out = np.random.default_rng(3), {}
+    for name, value in tensors.items():
+        if name.endswith("_proj.weight"):
+            shape = (value.shape[0], value.shape[1] // 32)
+            out[name + "_blocks"] = rng.integers(0, 256, (*shape, 16), np.uint8)
+            out[name + "_scales"] = rng.integers(115, 122, shape, np.uint8)
+        else:
+            out[name] = value
+    return out
+
+
+@test
+def dense_weights_in_mxfp4():
+    tensors, config = with_blocks(read(checkpoint("llama"))), config_of(checkpoint("llama"))
+    with scratch() as folder:
+        with Mount(write_checkpoint(folder / "source", tensors, config)) as mount:
+            assert show(mount.path)["weights"] == bound(tensors, "packed")
+    for part, missing in (("_blocks", ""), ("_scales", "_scales")):
+        def drop(tensors):
+            all_of_it = with_blocks(tensors)
+            tensors.clear()
+            tensors.update(all_of_it)
+            del tensors["model.layers.0.mlp.up_proj.weight" + part]
+        refused_tensors(drop, "missing: model.layers.0.mlp.up_proj.weight" + missing, model="llama")
+
+
 @test
 def each_shape_and_type_is_checked():
-    for model in ("tiny", "llama"):
-        tensors = read(checkpoint(model))
+    for model, change in (("tiny", dict), ("llama", dict), ("llama", with_blocks)):
+        tensors = change(read(checkpoint(model)))
         with scratch() as folder:
             view = write_view(folder / "view", tensors, config_of(checkpoint(model)))
             manifest = json.loads((view / "manifest.json").read_text())

@@ -195,6 +195,7 @@ def an_array_is_a_pytree_that_is_indexed_by_rows():
     assert jax.tree.unflatten(structure, leaves).shape == w.shape
     same_bits(mxfp4.dequantize(w[1, 2:4], F32), exact[1, 2:4].astype(F32))
     same_bits(mxfp4.dequantize(jax.jit(lambda w, i: w[i])(w, 2), F32), exact[2].astype(F32))
+    same_bits(mxfp4.dequantize(w[np.array([2, 0])], F32), exact[[2, 0]].astype(F32))
     for index in ((0, 0, 0), (..., 0)):
         refused(["columns"], lambda index=index: w[index])
 
@@ -302,6 +303,18 @@ def another_platform_gets_jax_numpy():
 
 
 @test
+def native_products_are_given_to_xla_in_its_own_types():
+    """As far as a machine without such a device can tell."""
+    _, w = packed(64, 128)
+    product = jax.jit(lambda x: mxfp4.matmul(x, w, implementation="native"))
+    assert jax.eval_shape(jax.vmap(product), normal(3, 5, 128)).shape == (3, 5, 64)
+    text = jax.export.export(product, platforms=["cuda"], disabled_checks=[
+        jax.export.DisabledSafetyCheck.custom_call("__op$block_scaled_dot")])(normal(5, 128)).mlir_module()
+    assert "tensor<1x64x128xf4E2M1FN>, tensor<1x5x4xf8E8M0FNU>, tensor<1x64x4xf8E8M0FNU>" in text, text
+    refused(["[N, K]"], lambda: mxfp4.matmul(normal(2, 1, 128), packed(2, 64, 128)[1], implementation="native"))
+
+
+@test
 def gradients_of_products():
     exact, w = packed(40, 64)
     for dtype in (F32, BF16):
@@ -387,6 +400,16 @@ def results_do_not_depend_on_neighbours():
     whole = np.asarray(mxfp4.matmul(x, w, implementation="ffi"))
     for i in (0, 1, 17, 39):
         same_bits(mxfp4.matmul(x[i], w, implementation="ffi"), whole[i])
+
+
+@test
+def subnormal_numbers_are_kept_by_every_thread():
+    """XLA's own arithmetic flushes them."""
+    ones = np.full((4096, 1, 16), 0x22, np.uint8)
+    w = mxfp4.MXFP4Array(jnp.asarray(ones), jnp.full((4096, 1), 127 + 20, jnp.uint8))
+    x = jax.device_put(np.full((3, 32), 2.0**-130, F32))
+    for _ in range(20):
+        same_bits(mxfp4.matmul(x, w, implementation="ffi"), np.full((3, 4096), 2.0**-105, F32))
 
 
 # ---------------------------------------------------------------- experts
@@ -586,6 +609,17 @@ def attention_of_batches():
         close(attend(q, keys[0], values[0], positions), one)
         close(jax.vmap(jax.vmap(attend, (0, None, None, 0)))(q[:, :, None], keys, values, positions[:, :, None])[:, :, 0], expected)
         close(attend(q[:, :0], keys, values, positions[:, :0]), expected[:, :0])
+
+
+@test
+def attention_with_its_heads_on_devices():
+    q, keys, values, sinks = normal(5, 16, 16), normal(40, 8, 16), normal(40, 8, 16), normal(16)
+    positions = np.arange(30, 35, dtype=np.int32)
+    mesh = Mesh(np.array(jax.devices()), ("d",))
+    heads = P(None, "d")
+    attend = jax.shard_map(lambda *a: sink_attention(*a, window=9, implementation="ffi"), mesh=mesh,
+                           in_specs=(heads, heads, heads, P("d"), P()), out_specs=heads)
+    close(jax.jit(attend)(q, keys, values, sinks, positions), attention(q, keys, values, sinks, positions, 9))
 
 
 @test

@@ -66,7 +66,8 @@ tests_unit_test_codec_SOURCES = \
 	tests/unit/test_codec.c \
 	tests/unit/test_codec.h \
 	tests/unit/test_codec_isa.c \
-	tests/unit/test_codec_range.c
+	tests/unit/test_codec_range.c \
+	tests/unit/test_mxfp4_encode.c
 tests_unit_test_codec_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_codec_LDADD = $(UNIT_LIBS)
 

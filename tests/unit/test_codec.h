@@ -10,6 +10,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 /* splitmix64: any state will do, and tests repeat. */
 static inline uint64_t random_bits(uint64_t *state)
 {
@@ -32,6 +36,41 @@ static inline void *allocate(size_t size)
     cr_assert_not_null(memory);
     return memory;
 }
+
+#if defined(__x86_64__)
+/* Flushing of subnormals, and rounding up, down and to zero. */
+static const unsigned int float_modes[] = {0x8040, 0x4000, 0x2000, 0x6000, 0xe040};
+
+static inline unsigned int enter_float_mode(unsigned int mode)
+{
+    unsigned int before = _mm_getcsr();
+    _mm_setcsr(before | mode);
+    return before;
+}
+
+static inline void leave_float_mode(unsigned int before)
+{
+    _mm_setcsr(before);
+}
+#elif defined(__aarch64__)
+/* Flushing only: the conversions to F16 follow the rounding mode of FPCR. */
+static const unsigned int float_modes[] = {1 << 24};
+
+static inline void leave_float_mode(unsigned int before)
+{
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)before));
+}
+
+static inline unsigned int enter_float_mode(unsigned int mode)
+{
+    uint64_t before;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    leave_float_mode((unsigned int)before | mode);
+    return (unsigned int)before;
+}
+#endif
+
+#define N_FLOAT_MODES ((int)(sizeof float_modes / sizeof float_modes[0]))
 
 /* Memory between two pages that cannot be touched. */
 struct fence {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/export/convert/quantize.h"
 #include "fs/export/convert/transpose.h"
 
 /* Room for one more; the arrays double. */
@@ -69,6 +70,16 @@ int tp_artifact_add_transposed(struct tp_artifact *artifact, const struct tp_con
                                                 .tensor = tensor});
 }
 
+int tp_artifact_add_quantized(struct tp_artifact *artifact, enum tp_segment_kind kind,
+                              struct tp_quantized_tensor *quantized, uint64_t length,
+                              const struct tp_view_tensor *tensor)
+{
+    artifact->by_segments = true;
+    return append(artifact,
+                  (struct tp_segment){
+                      .kind = kind, .length = length, .quantized = quantized, .tensor = tensor});
+}
+
 const struct tp_segment *tp_artifact_segment(const struct tp_artifact *artifact, uint64_t offset)
 {
     size_t first = 0, end = artifact->n_segments;
@@ -93,6 +104,9 @@ static int read_segment(const struct tp_segment *segment, uint64_t offset, size_
         return tp_content_read(segment->content, segment->offset + offset, length, target);
     case TP_SEGMENT_TRANSPOSED:
         return tp_transpose_read(segment, offset, length, target, scratch);
+    case TP_SEGMENT_BLOCKS:
+    case TP_SEGMENT_SCALES:
+        return tp_quantize_read(segment, offset, length, target, scratch);
     }
     return -EINVAL;
 }

@@ -21,6 +21,16 @@ enum tp_segment_kind {
     TP_SEGMENT_BYTES,      /* memory of the artifact's */
     TP_SEGMENT_CONTENT,    /* a range of a file of the view */
     TP_SEGMENT_TRANSPOSED, /* an MXFP4 pair [..., rows, columns] decoded as [..., columns, rows] */
+    TP_SEGMENT_BLOCKS,     /* a tensor quantised to MXFP4: fs/export/convert/quantize.h */
+    TP_SEGMENT_SCALES,
+};
+
+struct tp_quantized_tensor;
+
+/* What quantising loses: sums of squares, and the largest magnitudes. */
+struct tp_quantize_sums {
+    double signal, noise; /* of values, and of errors */
+    double largest, largest_error;
 };
 
 struct tp_segment {
@@ -31,12 +41,14 @@ struct tp_segment {
     const struct tp_content *content;
     uint64_t offset; /* in the content's file; TRANSPOSED shows all of the data */
     uint64_t rows, columns;
-    const struct tp_view_tensor *tensor; /* what it belongs to, for the progress; or NULL */
+    struct tp_quantized_tensor *quantized; /* of BLOCKS and SCALES */
+    const struct tp_view_tensor *tensor;   /* what it belongs to, for the progress; or NULL */
 };
 
 struct tp_artifact {
     char *path; /* relative to the output folder: "shard_000/x.npy" */
     uint64_t size;
+    bool by_segments; /* the writer's pieces end where segments do */
     size_t n_segments;
     struct tp_segment *segments;
 };
@@ -55,6 +67,9 @@ struct tp_artifact_scratch {
     uint64_t strip; /* which 32 columns of the matrix are decoded */
     uint8_t *strip_bytes;
     size_t strip_capacity;
+
+    struct tp_quantize_sums sums; /* of the last range of blocks */
+    uint64_t unfit;               /* after -EDOM: the value that cannot be quantised */
 };
 
 void tp_artifact_scratch_clear(struct tp_artifact_scratch *scratch);
@@ -68,8 +83,13 @@ int tp_artifact_add_transposed(struct tp_artifact *artifact, const struct tp_con
                                uint64_t rows, uint64_t columns,
                                const struct tp_view_tensor *tensor);
 
+/* The blocks of a quantised tensor, or its scales. */
+int tp_artifact_add_quantized(struct tp_artifact *artifact, enum tp_segment_kind kind,
+                              struct tp_quantized_tensor *quantized, uint64_t length,
+                              const struct tp_view_tensor *tensor);
+
 /* Makes the bytes [offset, offset + length), which lie inside the artifact. -EIO when a source is
- * not what it was, -ENOMEM. */
+ * not what it was, -ENOMEM; -EDOM when it cannot be quantised, see tp_quantize_read(). */
 int tp_artifact_read(const struct tp_artifact *artifact, uint64_t offset, size_t length,
                      void *target, struct tp_artifact_scratch *scratch);
 

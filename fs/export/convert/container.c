@@ -44,7 +44,7 @@ static int flush_text(struct tp_container *container)
 }
 
 static int note_place(struct tp_container *container, const struct tp_view_file *file,
-                      uint64_t nbytes, bool transposed)
+                      uint64_t nbytes, enum tp_segment_kind kind)
 {
     struct tp_manifest_place *place = &container->places[file - container->view->files];
     struct tp_manifest_run *runs = realloc(place->runs, (place->n_runs + 1) * sizeof *runs);
@@ -54,7 +54,8 @@ static int note_place(struct tp_container *container, const struct tp_view_file 
     place->runs = runs;
     place->n_runs++;
     place->file = container->artifact->path;
-    place->transposed = transposed;
+    place->transposed = kind == TP_SEGMENT_TRANSPOSED;
+    place->quantized = kind == TP_SEGMENT_BLOCKS || kind == TP_SEGMENT_SCALES;
     return 0;
 }
 
@@ -64,7 +65,7 @@ int tp_container_add_data(struct tp_container *container, const struct tp_view_f
     const struct tp_content *content = &file->content;
     int rc = flush_text(container);
     if (rc == 0)
-        rc = note_place(container, file, length, false);
+        rc = note_place(container, file, length, TP_SEGMENT_CONTENT);
     if (rc == 0)
         rc = tp_artifact_add_content(container->artifact, content, content->head_length + offset,
                                      length, file->tensor);
@@ -76,11 +77,23 @@ int tp_container_add_transposed(struct tp_container *container, const struct tp_
     const struct tp_view_tensor *tensor = file->tensor;
     int rc = flush_text(container);
     if (rc == 0)
-        rc = note_place(container, file, file->content.data_length, true);
+        rc = note_place(container, file, file->content.data_length, TP_SEGMENT_TRANSPOSED);
     if (rc == 0)
         rc = tp_artifact_add_transposed(container->artifact, &file->content,
                                         tensor->shape[tensor->rank - 2],
                                         tensor->shape[tensor->rank - 1], tensor);
+    return rc;
+}
+
+int tp_container_add_quantized(struct tp_container *container, const struct tp_view_file *file,
+                               enum tp_segment_kind kind, struct tp_quantized_tensor *quantized)
+{
+    int rc = flush_text(container);
+    if (rc == 0)
+        rc = note_place(container, file, file->content.data_length, kind);
+    if (rc == 0)
+        rc = tp_artifact_add_quantized(container->artifact, kind, quantized,
+                                       file->content.data_length, file->tensor);
     return rc;
 }
 

@@ -59,6 +59,10 @@ int tp_container_add_data(struct tp_container *container, const struct tp_view_f
 /* Adds all data of a decoded pair [..., rows, columns] as [..., columns, rows], likewise. */
 int tp_container_add_transposed(struct tp_container *container, const struct tp_view_file *file);
 
+/* Adds all blocks, or all scales, of a quantised tensor: `file` shows them. Likewise. */
+int tp_container_add_quantized(struct tp_container *container, const struct tp_view_file *file,
+                               enum tp_segment_kind kind, struct tp_quantized_tensor *quantized);
+
 /* Orders by the bytes of the names. */
 int tp_container_compare_names(const struct tp_view_file *a, const struct tp_view_file *b);
 

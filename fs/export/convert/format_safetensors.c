@@ -4,6 +4,8 @@
  * header padded with spaces, so that all data is aligned to its width), and transformers'
  * integrations/mxfp4.py for what a decoded model looks like: experts keep their names and the
  * order of their rows, but are [expert, in, out]. */
+#include "fs/export/convert/format_safetensors.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -41,7 +43,7 @@ static unsigned order_of(enum tp_dtype dtype)
     return order[dtype];
 }
 
-static int compare(const struct tp_view_file *a, const struct tp_view_file *b)
+int tp_safetensors_compare(const struct tp_view_file *a, const struct tp_view_file *b)
 {
     unsigned left = order_of(a->tensor->dtype), right = order_of(b->tensor->dtype);
     return left != right ? (left < right ? -1 : 1) : tp_container_compare_names(a, b);
@@ -78,8 +80,7 @@ static void print_entry(FILE *stream, const struct tp_view_file *file, uint64_t 
             begin + file->content.data_length);
 }
 
-/* Writes the length field and the header. */
-static int write_header(struct tp_container *container, struct tp_error *error)
+int tp_safetensors_write_header(struct tp_container *container, struct tp_error *error)
 {
     struct tp_text text;
     char *header;
@@ -113,7 +114,7 @@ static int write_header(struct tp_container *container, struct tp_error *error)
 
 static int fill(struct tp_container *container, struct tp_error *error)
 {
-    int rc = write_header(container, error);
+    int rc = tp_safetensors_write_header(container, error);
     for (size_t i = 0; rc == 0 && i < container->n_files; i++) {
         const struct tp_view_file *file = container->files[i];
         rc = is_transposed(file->tensor)
@@ -123,7 +124,7 @@ static int fill(struct tp_container *container, struct tp_error *error)
     return rc;
 }
 
-static int check(const struct tp_view_file *file, struct tp_error *error)
+int tp_safetensors_check(const struct tp_view_file *file, struct tp_error *error)
 {
     const struct tp_view_tensor *tensor = file->tensor;
     int shown = tp_bytes_shown(tensor->name, tensor->name_length);
@@ -197,8 +198,9 @@ static int edit_config(const struct tp_view *view, struct tp_json_text *config)
     return 0;
 }
 
-static int rewrite(const struct tp_view *view, const struct tp_view_file *file, char **ret_text,
-                   size_t *ret_length, struct tp_error *error)
+int tp_safetensors_rewrite(const struct tp_view *view, const struct tp_view_file *file,
+                           tp_edit_config_fn *edit, char **ret_text, size_t *ret_length,
+                           struct tp_error *error)
 {
     enum { CONFIG_BYTES_MAX = 16 << 20 };
     size_t length = (size_t)file->content.data_length;
@@ -209,7 +211,7 @@ static int rewrite(const struct tp_view *view, const struct tp_view_file *file, 
         config.bytes == NULL ? -ENOMEM : tp_content_read(&file->content, 0, length, config.bytes);
     if (rc == 0) {
         config.bytes[length] = '\0';
-        rc = edit_config(view, &config);
+        rc = edit(view, &config);
     }
     if (rc == -EINVAL) { /* no JSON object: the view has warned of it, and it stays as it is */
         free(config.bytes);
@@ -224,6 +226,12 @@ static int rewrite(const struct tp_view *view, const struct tp_view_file *file, 
     return 0;
 }
 
+static int rewrite(const struct tp_view *view, const struct tp_view_file *file, char **ret_text,
+                   size_t *ret_length, struct tp_error *error)
+{
+    return tp_safetensors_rewrite(view, file, edit_config, ret_text, ret_length, error);
+}
+
 int tp_plan_safetensors(const struct tp_view *view, struct tp_export_plan *plan,
                         struct tp_error *error)
 {
@@ -231,8 +239,8 @@ int tp_plan_safetensors(const struct tp_view *view, struct tp_export_plan *plan,
         .name = "safetensors",
         .stem = "model",
         .extension = ".safetensors",
-        .compare = compare,
-        .check = check,
+        .compare = tp_safetensors_compare,
+        .check = tp_safetensors_check,
         .fill = fill,
         .rewrite = rewrite,
     };

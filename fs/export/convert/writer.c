@@ -13,6 +13,7 @@
 
 #include "fs/base/workers.h"
 #include "fs/export/convert/losses.h"
+#include "fs/export/convert/quantize.h"
 #include "fs/export/convert/writer_file.h"
 
 enum {
@@ -152,7 +153,23 @@ static int take_piece(struct job *job, struct file **current, struct piece *ret_
 
 /* ---- doing them ---- */
 
-static int hash_in_turn(struct job *job, const struct piece *piece, const uint8_t *bytes)
+/* Pieces of a tensor come here in order, so that its sums do not depend on who is first; and anew
+ * when a file is. The lock is held. */
+static void add_sums(const struct piece *piece, const struct tp_quantize_sums *sums)
+{
+    if (piece->length == 0)
+        return;
+    const struct tp_segment *segment =
+        tp_artifact_segment(piece->file->file.artifact, piece->offset);
+    if (segment->kind != TP_SEGMENT_BLOCKS)
+        return;
+    if (segment->start == piece->offset)
+        segment->quantized->sums = (struct tp_quantize_sums){0};
+    tp_quantize_sums_add(&segment->quantized->sums, sums);
+}
+
+static int hash_in_turn(struct job *job, const struct piece *piece, const uint8_t *bytes,
+                        const struct tp_quantize_sums *sums)
 {
     struct file *file = piece->file;
     pthread_mutex_lock(&job->lock);
@@ -165,6 +182,7 @@ static int hash_in_turn(struct job *job, const struct piece *piece, const uint8_
     if (file->file.hashes != NULL)
         tp_hashes_update(file->file.hashes, bytes, piece->length);
     pthread_mutex_lock(&job->lock);
+    add_sums(piece, sums);
     file->hashed += piece->length;
     pthread_cond_broadcast(&job->changed);
     pthread_mutex_unlock(&job->lock);
@@ -211,7 +229,7 @@ static int do_piece(struct job *job, const struct piece *piece, struct tp_writer
     int rc = tp_writer_make(file, job->options, &job->abilities, piece->offset, piece->length, room,
                             &made, &cloned, &placed, error);
     if (rc == 0)
-        rc = hash_in_turn(job, piece, made ? room->made : NULL);
+        rc = hash_in_turn(job, piece, made ? room->made : NULL, &room->scratch.sums);
     if (rc == 0 && !placed)
         rc = tp_writer_place(file, job->options, piece->offset, piece->length, room, error);
     if (rc == 0)

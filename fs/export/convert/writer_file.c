@@ -12,6 +12,7 @@
 
 #include "fs/base/io.h"
 #include "fs/export/convert/losses.h"
+#include "fs/export/convert/quantize.h"
 
 enum { CLONE_ALIGNMENT = 4096, INDEX_MAX = 24 };
 
@@ -112,12 +113,33 @@ void tp_writer_abandon(struct tp_writer_file *file, const struct tp_write_option
 
 /* ---- pieces ---- */
 
+/* Whole blocks, and whole rows where that matters: what is lost is then summed up value by value. A
+ * piece of scales takes the reading of as much as one of blocks does. */
+static size_t quantized_piece(const struct tp_segment *segment)
+{
+    const struct tp_quantized_tensor *tensor = segment->quantized;
+    bool is_blocks = segment->kind == TP_SEGMENT_BLOCKS;
+    size_t unit = is_blocks ? TP_MXFP4_BLOCK_BYTES : 1;
+    size_t most = tensor->turned ? TP_WRITER_PIECE_MAX : TP_WRITER_PIECE;
+    if (!is_blocks)
+        most /= TP_MXFP4_BLOCK_BYTES;
+    size_t row = (size_t)(tensor->columns / TP_MXFP4_BLOCK_ELEMENTS) * unit;
+    return tensor->turned ? most / row * row : most;
+}
+
 size_t tp_writer_piece(const struct tp_writer_file *file, uint64_t offset)
 {
     uint64_t left = file->artifact->size - offset;
     size_t most = TP_WRITER_PIECE;
-    if (left > 0 && tp_artifact_segment(file->artifact, offset)->kind == TP_SEGMENT_TRANSPOSED)
+    if (left == 0)
+        return 0;
+    const struct tp_segment *segment = tp_artifact_segment(file->artifact, offset);
+    if (segment->kind == TP_SEGMENT_TRANSPOSED)
         most = TP_WRITER_PIECE_MAX;
+    else if (segment->kind == TP_SEGMENT_BLOCKS || segment->kind == TP_SEGMENT_SCALES)
+        most = quantized_piece(segment);
+    if (file->artifact->by_segments)
+        left = segment->start + segment->length - offset;
     return left < most ? (size_t)left : most;
 }
 
@@ -188,7 +210,10 @@ int tp_writer_make(struct tp_writer_file *file, const struct tp_write_options *o
             return tp_source_verify(source);
     }
     *ret_made = true;
-    return tp_artifact_read(file->artifact, offset, length, room->made, &room->scratch);
+    int rc = tp_artifact_read(file->artifact, offset, length, room->made, &room->scratch);
+    return rc == -EDOM ? tp_quantize_blame(tp_artifact_segment(file->artifact, offset),
+                                           room->scratch.unfit, error)
+                       : rc;
 }
 
 /* Starts to write what is in the kernel's memory, so that the flush at the end finds little left.

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "decode/json.h"
+#include "fs/base/bytes.h"
 #include "fs/export/convert/formats.h"
 
 enum { VERSION_MAX = 1, RANK_MAX = 4096, FIELDS_MAX = 16 };
@@ -409,7 +410,7 @@ static int take_chunks(struct reader *reader, const char *field)
     return rc;
 }
 
-static int take_transposed(struct reader *reader, const char *field)
+static int take_true(struct reader *reader, const char *field, bool *ret_value)
 {
     bool is_boolean;
     int rc = expect(reader, field, TP_JSON_BOOLEAN, &is_boolean);
@@ -417,10 +418,19 @@ static int take_transposed(struct reader *reader, const char *field)
         return rc;
     size_t begin = reader->json.at;
     rc = tp_json_skip(&reader->json);
-    reader->tensor->transposed =
-        rc == 0 &&
-        memmem(reader->json.text + begin, reader->json.at - begin, "true", strlen("true")) != NULL;
+    *ret_value = rc == 0 && memmem(reader->json.text + begin, reader->json.at - begin, "true",
+                                   strlen("true")) != NULL;
     return rc;
+}
+
+static int take_transposed(struct reader *reader, const char *field)
+{
+    return take_true(reader, field, &reader->tensor->transposed);
+}
+
+static int take_quantized(struct reader *reader, const char *field)
+{
+    return take_true(reader, field, &reader->tensor->quantized);
 }
 
 static const struct field tensor_fields[] = {
@@ -433,6 +443,7 @@ static const struct field tensor_fields[] = {
     {"offset", take_offset, true},
     {"chunks", take_chunks, true},
     {"transposed", take_transposed, true},
+    {"quantized", take_quantized, true},
     {NULL, NULL, false},
 };
 
@@ -467,10 +478,30 @@ static void check_figures(struct reader *reader)
         fault(reader, "chunks: hold %" PRIu64 " bytes of %" PRIu64, run_bytes, tensor->nbytes);
 }
 
+/* Blocks are two elements to a byte, scales 32; which of them it is the name says. */
+static void check_quantized(struct reader *reader)
+{
+    const struct tp_manifest_tensor *tensor = reader->tensor;
+    const struct tp_manifest_stored *stored = &tensor->stored;
+    bool is_blocks = tp_bytes_end_with(tensor->name, tensor->name_length, "_blocks");
+    uint64_t elements;
+    if (__builtin_mul_overflow(tensor->elements, is_blocks ? 2 : 32, &elements) ||
+        (!is_blocks && !tp_bytes_end_with(tensor->name, tensor->name_length, "_scales")) ||
+        tensor->dtype != TP_U8 || tensor->is_pair || !tp_dtype_is_float(stored->dtype) ||
+        stored->nbytes % tp_dtype_size(stored->dtype) != 0 ||
+        stored->nbytes / tp_dtype_size(stored->dtype) != elements)
+        fault(reader, "quantized: these are no blocks or scales of its source");
+    reader->manifest->quantized = true;
+}
+
 /* How they contradict what they come from, for whole tensors only. */
 static void check_origin(struct reader *reader)
 {
     const struct tp_manifest_tensor *tensor = reader->tensor;
+    if (tensor->quantized) {
+        check_quantized(reader);
+        return;
+    }
     static const enum tp_dtype shown[] = {TP_F32, TP_F16, TP_BF16, TP_BF16};
     enum tp_dtype dtype = tensor->stored.dtype;
     const enum tp_precision precision = reader->manifest->precision;

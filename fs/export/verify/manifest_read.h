@@ -32,6 +32,7 @@ struct tp_manifest_tensor {
     size_t n_runs; /* where it lies in a container; 0: it has its own .npy file */
     struct tp_manifest_bytes *runs;
     bool transposed;
+    bool quantized;                   /* blocks or scales of: */
     bool is_pair;                     /* decoded from: */
     struct tp_manifest_stored stored; /* the stored tensor or the blocks */
     struct tp_manifest_stored scales;
@@ -45,7 +46,8 @@ struct tp_manifest {
     uint64_t shard_size, total_size, total_parameters;
     size_t n_tensors; /* only those without a fault */
     struct tp_manifest_tensor *tensors;
-    bool whole; /* nothing is wrong with it: it can be compared with a checkpoint */
+    bool quantized; /* some tensors are */
+    bool whole;     /* nothing is wrong with it: it can be compared with a checkpoint */
 };
 
 /* Reads and checks the text; what is wrong goes to `faults`. The manifest is to be cleared in any

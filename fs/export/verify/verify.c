@@ -88,6 +88,11 @@ static int open_source(const struct tp_verify_options *options, struct tp_verifi
                       "does not say what to compare with the source; nothing was compared");
         return 0;
     }
+    if (verified->manifest.quantized)
+        return tp_error_set(error, -EINVAL,
+                            "%s: was quantised, so its values are not those of %s; compare it with "
+                            "'tensorport convert --resume' and the options that made it",
+                            options->folder, options->source);
     int rc = tp_verify_source_open(options->source, &verified->manifest, options->log,
                                    &verified->faults, &verified->source, error);
     verified->has_source = rc == 0;

@@ -54,7 +54,7 @@ class MXFP4Array:
     def __getitem__(self, index: Any) -> MXFP4Array:
         """Of the leading axes (and of rows): the columns stay whole."""
         indices = index if isinstance(index, tuple) else (index,)
-        if sum(i is not None and i is not Ellipsis for i in indices) >= self.ndim or Ellipsis in indices:
+        if sum(i is not None for i in indices) >= self.ndim or any(i is Ellipsis for i in indices):
             raise IndexError(f"an MXFP4Array of shape {self.shape} is indexed by all but its columns")
         return MXFP4Array(self.blocks[index], self.scales[index], self.dtype)
 
