@@ -41,6 +41,13 @@ unit_tests = \
 	tests/unit/test-unpack \
 	tests/unit/test-tokenizer \
 	tests/unit/test-value-statistics
+if BUILD_XLA
+unit_tests += tests/unit/test-xla-frame
+tests_unit_test_xla_frame_SOURCES = tests/unit/test_xla_frame.c
+tests_unit_test_xla_frame_CFLAGS = $(AM_CFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_xla_frame_CPPFLAGS = $(AM_CPPFLAGS) $(XLA_CPPFLAGS)
+tests_unit_test_xla_frame_LDADD = libxla.a $(INFER_LIBS) $(CRITERION_LIBS)
+endif
 check_PROGRAMS += $(unit_tests)
 TESTS += $(unit_tests)
 
