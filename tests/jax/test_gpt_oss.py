@@ -112,6 +112,21 @@ def decoded_views_compute_the_same():
 
 
 @test
+def what_convert_quantised_runs():
+    """Every matrix of a dense model in MXFP4, against the same decoded; off a mount and where it was written."""
+    with scratch() as folder:
+        made = convert(checkpoint("llama"), folder / "made", "--format", "safetensors", "--quantize", "mxfp4")
+        ids = np.load(KIT / "goldens/llama/short.prompt.npy")
+        with tensorport.mount(made) as mount:
+            view, name = mount.open(), "model.layers.0.mlp.down_proj.weight"
+            assert view.info(name).dtype == "mxfp4" and mount.open("float32").info(name).dtype == "float32"
+            expected = np.asarray(gpt_oss.load(mount.open("float32"))(ids))
+            for each in (view, tensorport.open(made)):
+                found = np.asarray(gpt_oss.load(each)(ids))
+                assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@test
 def configurations_are_transformers_s():
     names = {"num_hidden_layers": "n_layers", "num_attention_heads": "n_heads", "num_key_value_heads": "n_kv_heads",
              "max_position_embeddings": "context", "tie_word_embeddings": "tied", "num_local_experts": "n_experts",
