@@ -6,6 +6,7 @@ JAX_TESTS = \
 
 # As of infer's: these compile and compute a lot, and with sanitizers say nothing new.
 JAX_TESTS_THAT_COMPUTE = \
+	tests/jax/test_bench.py \
 	tests/jax/test_gpt_oss.py \
 	tests/jax/test_nnx.py
 
