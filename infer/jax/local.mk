@@ -33,7 +33,7 @@ JAX_PACKAGE = \
 	infer/jax/python/tensorport/text.py \
 	infer/jax/python/tensorport/view.py \
 	infer/jax/python/tensorport/py.typed \
-	infer/jax/python/wheel_backend.py
+	infer/jax/python/setup.py
 
 EXTRA_DIST += $(JAX_PACKAGE) $(xla_files)
 
