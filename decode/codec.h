@@ -36,6 +36,10 @@ typedef void tp_convert_fn(const void *source, void *target, size_t n);
 typedef void tp_mxfp4_fn(const uint8_t *blocks, const uint8_t *scales, void *target,
                          size_t n_blocks);
 
+/* Quantises `n_blocks` blocks: see decode/mxfp4_encode.h. */
+typedef void tp_mxfp4_encode_fn(const void *values, uint8_t *blocks, uint8_t *scales,
+                                size_t n_blocks);
+
 /* Transposes bits: see decode/bitshuffle.h, whose functions call these. `n` elements of `width`
  * bytes; n is a multiple of 8. */
 typedef void tp_bitshuffle_fn(const uint8_t *source, uint8_t *target, size_t n, size_t width);
@@ -50,6 +54,7 @@ struct tp_codecs {
     /* NULL where the source is no float, and where source and target are one type. */
     tp_convert_fn *convert[TP_N_DTYPES][TP_N_TARGETS];
     tp_mxfp4_fn *mxfp4[TP_N_TARGETS];
+    tp_mxfp4_encode_fn *mxfp4_encode[TP_N_TARGETS]; /* from these types */
     tp_bitshuffle_fn *bitshuffle, *bitunshuffle;
 };
 

@@ -12,6 +12,7 @@
  */
 #include "decode/bitshuffle_tables.h"
 #include "decode/codec_tables.h"
+#include "decode/mxfp4_encode_tables.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -347,6 +348,7 @@ const struct tp_codecs tp_codecs_avx2 = {
             [TP_F64] = {f64_to_f32, f64_to_f16, f64_to_bf16},
         },
     .mxfp4 = {mxfp4_to_f32, mxfp4_to_f16, mxfp4_to_bf16},
+    .mxfp4_encode = {tp_mxfp4_encode_f32_avx2, tp_mxfp4_encode_f16_avx2, tp_mxfp4_encode_bf16_avx2},
     .bitshuffle = tp_bitshuffle_avx2,
     .bitunshuffle = tp_bitunshuffle_avx2,
 };

@@ -9,6 +9,7 @@
  */
 #include "decode/bitshuffle_tables.h"
 #include "decode/codec_tables.h"
+#include "decode/mxfp4_encode_tables.h"
 
 #include <arm_neon.h>
 
@@ -256,6 +257,7 @@ const struct tp_codecs tp_codecs_neon = {
             [TP_F64] = {f64_to_f32, f64_to_f16, f64_to_bf16},
         },
     .mxfp4 = {mxfp4_to_f32, mxfp4_to_f16, mxfp4_to_bf16},
+    .mxfp4_encode = {tp_mxfp4_encode_f32_neon, tp_mxfp4_encode_f16_neon, tp_mxfp4_encode_bf16_neon},
     .bitshuffle = tp_bitshuffle_scalar,
     .bitunshuffle = tp_bitunshuffle_scalar,
 };

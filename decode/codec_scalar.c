@@ -13,6 +13,7 @@
  */
 #include "decode/bitshuffle_tables.h"
 #include "decode/codec_tables.h"
+#include "decode/mxfp4_encode_tables.h"
 
 #include <stdbool.h>
 #include <string.h>
@@ -229,6 +230,8 @@ const struct tp_codecs tp_codecs_scalar = {
             [TP_F64] = {f64_to_f32, f64_to_f16, f64_to_bf16},
         },
     .mxfp4 = {mxfp4_to_f32, mxfp4_to_f16, mxfp4_to_bf16},
+    .mxfp4_encode = {tp_mxfp4_encode_f32_scalar, tp_mxfp4_encode_f16_scalar,
+                     tp_mxfp4_encode_bf16_scalar},
     .bitshuffle = tp_bitshuffle_scalar,
     .bitunshuffle = tp_bitunshuffle_scalar,
 };

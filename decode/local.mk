@@ -19,6 +19,10 @@ libdecode_a_SOURCES = \
 	decode/error.h \
 	decode/json.c \
 	decode/json.h \
+	decode/mxfp4_encode.c \
+	decode/mxfp4_encode.h \
+	decode/mxfp4_encode_scalar.c \
+	decode/mxfp4_encode_tables.h \
 	decode/npy.c \
 	decode/npy.h \
 	decode/packed.c \
@@ -41,15 +45,17 @@ DECODE_LIBS = libdecode.a
 
 if BUILD_X86
 noinst_LIBRARIES += libdecode_avx2.a libdecode_avx512.a
-libdecode_avx2_a_SOURCES = decode/bitshuffle_avx2.c decode/codec_avx2.c decode/value_kernels_avx2.c
+libdecode_avx2_a_SOURCES = decode/bitshuffle_avx2.c decode/codec_avx2.c \
+	decode/mxfp4_encode_avx2.c decode/value_kernels_avx2.c
 libdecode_avx2_a_CFLAGS = $(AM_CFLAGS) -ffp-contract=off -mavx2 -mf16c -mfma -mbmi2
-libdecode_avx512_a_SOURCES = decode/bitshuffle_avx512.c decode/codec_avx512.c decode/value_kernels_avx512.c
+libdecode_avx512_a_SOURCES = decode/bitshuffle_avx512.c decode/codec_avx512.c \
+	decode/mxfp4_encode_avx512.c decode/value_kernels_avx512.c
 libdecode_avx512_a_CFLAGS = $(AM_CFLAGS) -ffp-contract=off -mavx512f -mavx512bw -mavx512vl -mavx512dq
 DECODE_LIBS += libdecode_avx2.a libdecode_avx512.a
 endif
 if BUILD_NEON
 noinst_LIBRARIES += libdecode_neon.a
-libdecode_neon_a_SOURCES = decode/codec_neon.c
+libdecode_neon_a_SOURCES = decode/codec_neon.c decode/mxfp4_encode_neon.c
 DECODE_LIBS += libdecode_neon.a
 endif
 

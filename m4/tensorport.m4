@@ -108,3 +108,25 @@ AC_DEFUN([TP_CUDA], [
   AC_SUBST([CUDA_HOME], [$cuda_home])
   AC_SUBST([CUDA_CODE_FLAGS])
 ])
+
+# TP_XLA
+# The kernels for JAX: built where the header of XLA's foreign function interface is found, which comes
+# with jaxlib. DIR is what jax.ffi.include_dir() says.
+AC_DEFUN([TP_XLA], [
+  AC_ARG_WITH([xla],
+    [AS_HELP_STRING([--with-xla=check|yes|no|DIR], [build the kernels for JAX with the header that jaxlib brings @<:@check@:>@])],
+    [], [with_xla=check])
+  xla_directory=
+  AS_CASE(["$with_xla"],
+    [no], [],
+    [check|yes], [xla_directory=`"$PYTHON" -c 'import jax.ffi; print(jax.ffi.include_dir())' 2>/dev/null`],
+    [xla_directory=$with_xla])
+  AC_MSG_CHECKING([for xla/ffi/api/c_api.h])
+  have_xla=no
+  AS_IF([test -n "$xla_directory" && test -f "$xla_directory/xla/ffi/api/c_api.h"], [have_xla=yes])
+  AC_MSG_RESULT([$have_xla${xla_directory:+, in $xla_directory}])
+  AS_IF([test $have_xla = no && test "x$with_xla" != xcheck && test "x$with_xla" != xno],
+    [AC_MSG_ERROR([XLA's header was asked for and not found: install jax for $PYTHON, or say --with-xla=DIR])])
+  AM_CONDITIONAL([BUILD_XLA], [test $have_xla = yes])
+  AC_SUBST([XLA_CPPFLAGS], ["-isystem $xla_directory"])
+])

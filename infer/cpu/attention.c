@@ -14,6 +14,7 @@ struct desk {
     float *mixed;                   /* [POSITIONS_PER_ITEM][heads of a group][padded head size] */
     struct tp_attention_sums *part; /* [heads of a group] */
     struct tp_attention_sums *sums; /* [POSITIONS_PER_ITEM][heads of a group] */
+    float *keys, *values;           /* of a plain cache, a split laid out; either in BF16, too */
 };
 
 /* Some positions of a sequence and the query heads of one KV head. */
@@ -32,6 +33,7 @@ struct attending {
     uint8_t *desks;
     size_t desk_bytes;
     size_t group, padded; /* the largest of all */
+    bool plain;           /* any of the caches */
 };
 
 static size_t group_of(const struct tp_attention *a)
@@ -63,6 +65,10 @@ static struct desk desk_of(const struct attending *attending, size_t thread)
     desk.mixed = desk.part_mixed + mixed;
     desk.part = (struct tp_attention_sums *)(void *)(desk.mixed + POSITIONS_PER_ITEM * mixed);
     desk.sums = desk.part + heads;
+    size_t split = TP_KEY_SPLIT * attending->padded;
+    desk.values =
+        (float *)(void *)(attending->desks + (thread + 1) * attending->desk_bytes) - split;
+    desk.keys = desk.values - split;
     return desk;
 }
 
@@ -70,15 +76,38 @@ static size_t desk_bytes(const struct attending *attending)
 {
     size_t heads = attending->group, mixed = heads * attending->padded;
     size_t floats = heads * TP_KEY_SPLIT + (1 + POSITIONS_PER_ITEM) * mixed;
+    if (attending->plain)
+        floats += 2 * TP_KEY_SPLIT * attending->padded;
     size_t bytes = floats * sizeof(float) +
                    (1 + POSITIONS_PER_ITEM) * heads * sizeof(struct tp_attention_sums);
     return (bytes + 63) / 64 * 64;
 }
 
+/* Where the keys and values of a KV head are to be found. */
+struct place {
+    const void *keys, *values;
+    size_t capacity;
+};
+
+/* Of what the item's positions see of a split. */
+static struct place find(const struct item *item, size_t split, const struct desk *desk)
+{
+    const struct tp_attention *a = item->attention;
+    const struct tp_kv_cache *cache = a->cache;
+    if (!cache->plain)
+        return (struct place){tp_kv_cache_keys(cache, item->kv_head),
+                              tp_kv_cache_values(cache, item->kv_head), cache->capacity};
+    size_t first = most(first_key(a, item->first), split * TP_KEY_SPLIT);
+    size_t end = least(item->first + item->n, (split + 1) * TP_KEY_SPLIT);
+    if (first < end)
+        tp_kv_cache_lay_out(cache, item->kv_head, first, end - first, desk->keys, desk->values);
+    return (struct place){desk->keys, desk->values, TP_KEY_SPLIT};
+}
+
 /* Attends from `position` to what it sees of a split, if anything. */
 static bool attend_to_split(const struct attending *attending, const struct item *item,
-                            size_t position, size_t split, float *weights,
-                            struct tp_attention_sums *sums, float *mixed)
+                            const struct place *place, size_t position, size_t split,
+                            float *weights, struct tp_attention_sums *sums, float *mixed)
 {
     const struct tp_attention *a = item->attention;
     const struct tp_kv_cache *cache = a->cache;
@@ -89,9 +118,9 @@ static bool attend_to_split(const struct attending *attending, const struct item
         .head_size = cache->head_size,
         .scale = a->scale,
         .bf16 = cache->bf16,
-        .keys = tp_kv_cache_keys(cache, item->kv_head),
-        .values = tp_kv_cache_values(cache, item->kv_head),
-        .capacity = cache->capacity,
+        .keys = place->keys,
+        .values = place->values,
+        .capacity = place->capacity,
         .first = most(first_key(a, position), split * TP_KEY_SPLIT),
         .last = least(position + 1, (split + 1) * TP_KEY_SPLIT),
         .weights = weights,
@@ -151,9 +180,10 @@ static void attend_in_order(void *context, size_t index, size_t thread)
         begin(item, desk.sums + i * group, desk.mixed + i * mixed_size);
     size_t split = first_key(a, item->first) / TP_KEY_SPLIT;
     for (; split * TP_KEY_SPLIT < item->first + item->n; split++) {
+        struct place place = find(item, split, &desk);
         for (size_t i = 0; i < item->n; i++) {
-            if (attend_to_split(attending, item, item->first + i, split, desk.weights, desk.part,
-                                desk.part_mixed))
+            if (attend_to_split(attending, item, &place, item->first + i, split, desk.weights,
+                                desk.part, desk.part_mixed))
                 merge_group(attending, item, desk.sums + i * group, desk.mixed + i * mixed_size,
                             desk.part, desk.part_mixed);
         }
@@ -188,8 +218,10 @@ static void attend_apart(void *context, size_t index, size_t thread)
 {
     const struct attending *attending = context;
     const struct item *item = &attending->items[index];
-    attend_to_split(attending, item, item->first, item->split, desk_of(attending, thread).weights,
-                    item->sums, item->mixed);
+    struct desk desk = desk_of(attending, thread);
+    struct place place = find(item, item->split, &desk);
+    attend_to_split(attending, item, &place, item->first, item->split, desk.weights, item->sums,
+                    item->mixed);
 }
 
 /* One item for each split that a position sees, next to each other. */
@@ -266,6 +298,7 @@ int tp_attend(struct tp_workspace *workspace, const struct tp_attention *attenti
     for (size_t i = 0; i < n; i++) {
         attending.group = most(attending.group, group_of(&attentions[i]));
         attending.padded = most(attending.padded, tp_padded_head(attentions[i].cache->head_size));
+        attending.plain |= attentions[i].cache->plain;
         n_positions += attentions[i].n;
     }
     size_t n_items = list_in_order(attentions, n, NULL);

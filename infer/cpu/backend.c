@@ -86,9 +86,11 @@ static int allocate(struct tp_backend *cpu)
             return -ENOMEM;
     }
     cpu->attentions = calloc(cpu->options.step_max, sizeof *cpu->attentions);
-    return cpu->attentions == NULL
-               ? -ENOMEM
-               : tp_mixture_init(&cpu->model->config, cpu->options.step_max, &cpu->mixture);
+    const struct tp_model_config *c = &cpu->model->config;
+    struct tp_mixture_shape shape = {c->n_experts, c->n_experts_per_token, c->hidden_size,
+                                     c->intermediate_size};
+    return cpu->attentions == NULL ? -ENOMEM
+                                   : tp_mixture_init(&shape, cpu->options.step_max, &cpu->mixture);
 }
 
 static int cpu_open(const struct tp_model *model, const struct tp_backend_options *options,

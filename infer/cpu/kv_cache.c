@@ -104,6 +104,34 @@ void tp_kv_cache_import(struct tp_kv_cache *cache, size_t position, const void *
     }
 }
 
+/* One head's numbers of a position to where keys lie side by side; `width` is a constant,
+ * which makes moves of copies. */
+static inline void spread(uint8_t *target, const uint8_t *source, size_t n, size_t width)
+{
+    for (size_t i = 0; i < n; i++)
+        memcpy(target + i * TP_KEY_BLOCK * width, source + i * width, width);
+}
+
+void tp_kv_cache_lay_out(const struct tp_kv_cache *cache, size_t head, size_t first, size_t n,
+                         void *keys, void *values)
+{
+    size_t width = tp_kv_cache_width(cache), size = cache->head_size, padded = tp_padded_head(size);
+    for (size_t position = first; position < first + n; position++) {
+        size_t slot = position % TP_KEY_SPLIT;
+        size_t source = (position * cache->n_heads + head) * size * width;
+        size_t key = slot / TP_KEY_BLOCK * TP_KEY_BLOCK * size + slot % TP_KEY_BLOCK;
+        uint8_t *value = (uint8_t *)values + slot * padded * width;
+        if (cache->bf16)
+            spread((uint8_t *)keys + key * width, (const uint8_t *)cache->keys + source, size,
+                   sizeof(uint16_t));
+        else
+            spread((uint8_t *)keys + key * width, (const uint8_t *)cache->keys + source, size,
+                   sizeof(float));
+        memcpy(value, (const uint8_t *)cache->values + source, size * width);
+        memset(value + size * width, 0, (padded - size) * width);
+    }
+}
+
 const void *tp_kv_cache_keys(const struct tp_kv_cache *cache, size_t head)
 {
     return (const uint8_t *)cache->keys +

@@ -20,6 +20,10 @@ struct tp_kv_cache {
     size_t capacity; /* positions; a multiple of 16 */
     size_t n_heads, head_size;
     void *keys, *values; /* the caller's memory, aligned to 64, all zeros at first */
+    /* Others' caches, only to be read: keys and values [capacity][n_heads][head_size], of any
+     * capacity and alignment, which never wrap. Attention has a split of them at a time laid out as
+     * above. */
+    bool plain;
 };
 
 /* Bytes of the keys, or of the values. -EOVERFLOW when there are more than can be counted. */
@@ -36,6 +40,12 @@ size_t tp_kv_cache_width(const struct tp_kv_cache *cache);
 /* A position as struct tp_backend_kind describes it outside: [2][n_heads][head_size]. */
 void tp_kv_cache_export(const struct tp_kv_cache *cache, size_t position, void *target);
 void tp_kv_cache_import(struct tp_kv_cache *cache, size_t position, const void *source);
+
+/* Lays what a head has of positions first..first + n - 1 of a plain cache out as above: those of
+ * one split (see kernels.h), to `keys` and `values` of a cache with room for a split and one head.
+ */
+void tp_kv_cache_lay_out(const struct tp_kv_cache *cache, size_t head, size_t first, size_t n,
+                         void *keys, void *values);
 
 /* What belongs to one KV head. */
 const void *tp_kv_cache_keys(const struct tp_kv_cache *cache, size_t head);

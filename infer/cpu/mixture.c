@@ -7,28 +7,27 @@
 #include "infer/cpu/layers.h"
 #include "infer/cpu/multiply.h"
 
-int tp_mixture_init(const struct tp_model_config *config, size_t n_tokens,
+int tp_mixture_init(const struct tp_mixture_shape *shape, size_t n_tokens,
                     struct tp_mixture *ret_mixture)
 {
-    size_t k = config->n_experts_per_token, n_experts = config->n_experts,
-           inner = config->intermediate_size;
-    size_t n_slots;
-    *ret_mixture = (struct tp_mixture){.n_per_token = k};
+    size_t k = shape->n_per_token, n_experts = shape->n_experts, inner = shape->inner, n_slots;
+    *ret_mixture = (struct tp_mixture){.shape = *shape};
     if (n_experts == 0)
         return 0;
     if (__builtin_mul_overflow(n_tokens, k, &n_slots))
         return -ENOMEM;
     struct tp_mixture mixture = {
-        .n_per_token = k,
+        .shape = *shape,
+        .n_tokens = n_tokens,
         .logits = calloc(n_tokens, n_experts * sizeof(float)),
         .chosen = calloc(n_slots, sizeof(uint32_t)),
         .weights = calloc(n_slots, sizeof(float)),
         .slots = calloc(n_slots, sizeof(uint32_t)),
         .tokens = calloc(n_slots, sizeof(uint32_t)),
-        .first = calloc(n_experts + 1, sizeof(size_t)),
+        .first = calloc(n_experts + 2, sizeof(size_t)),
         .gate_up = calloc(n_slots, 2 * inner * sizeof(float)),
         .inner = calloc(n_slots, inner * sizeof(float)),
-        .outputs = calloc(n_slots, config->hidden_size * sizeof(float)),
+        .outputs = calloc(n_slots, shape->hidden * sizeof(float)),
         .choices = calloc(n_slots, sizeof(float)),
         .products = calloc(n_experts, sizeof(struct tp_product)),
     };
@@ -61,7 +60,7 @@ static int route(struct tp_mixture *mixture, struct tp_workspace *workspace,
                  const struct tp_model_config *config, const struct tp_model_layer *layer,
                  const float *x, size_t rows)
 {
-    size_t k = mixture->n_per_token;
+    size_t k = mixture->shape.n_per_token;
     struct tp_vectors vectors = {.x = x,
                                  .n_x = rows,
                                  .columns = config->hidden_size,
@@ -80,14 +79,15 @@ static int route(struct tp_mixture *mixture, struct tp_workspace *workspace,
     return rc;
 }
 
-/* Gives each token's experts their slots, sorted by expert, tokens in order. */
-static void sort(struct tp_mixture *mixture, size_t n_experts, size_t rows)
+/* Gives each token's experts their slots, sorted by expert, tokens in order; those of none are the
+ * last. */
+static void sort(struct tp_mixture *mixture, size_t rows)
 {
-    size_t k = mixture->n_per_token, n = rows * k;
-    memset(mixture->first, 0, (n_experts + 1) * sizeof *mixture->first);
+    size_t k = mixture->shape.n_per_token, n = rows * k, n_groups = mixture->shape.n_experts + 1;
+    memset(mixture->first, 0, (n_groups + 1) * sizeof *mixture->first);
     for (size_t i = 0; i < n; i++)
         mixture->first[mixture->chosen[i] + 1]++;
-    for (size_t e = 0; e < n_experts; e++)
+    for (size_t e = 0; e < n_groups; e++)
         mixture->first[e + 1] += mixture->first[e];
     for (size_t i = 0; i < n; i++) {
         size_t slot = mixture->first[mixture->chosen[i]]++;
@@ -95,7 +95,7 @@ static void sort(struct tp_mixture *mixture, size_t n_experts, size_t rows)
         mixture->tokens[slot] = (uint32_t)(i / k);
     }
     /* Each has moved on to where the next one begins. */
-    memmove(mixture->first + 1, mixture->first, n_experts * sizeof *mixture->first);
+    memmove(mixture->first + 1, mixture->first, n_groups * sizeof *mixture->first);
     mixture->first[0] = 0;
 }
 
@@ -120,46 +120,58 @@ static size_t plan(struct tp_mixture *mixture, const struct tp_matrices *matrice
     return n;
 }
 
-int tp_mixture_compute(struct tp_mixture *mixture, struct tp_workspace *workspace,
-                       const struct tp_model_config *config, const struct tp_model_layer *layer,
-                       enum tp_activations activations, const float *x, size_t rows, float *y)
+int tp_mixture_apply(struct tp_mixture *mixture, struct tp_workspace *workspace,
+                     const struct tp_experts *experts, enum tp_activations activations,
+                     const float *x, size_t rows, float *y)
 {
-    size_t k = mixture->n_per_token, n_slots = rows * k, inner = config->intermediate_size;
-    size_t hidden = config->hidden_size;
-    int rc = route(mixture, workspace, config, layer, x, rows);
-    if (rc < 0)
-        return rc;
-    sort(mixture, config->n_experts, rows);
+    size_t k = mixture->shape.n_per_token, n_slots = rows * k;
+    size_t hidden = mixture->shape.hidden, inner = mixture->shape.inner;
+    sort(mixture, rows);
 
+    size_t n_used = mixture->first[mixture->shape.n_experts];
     struct tp_vectors tokens = {.x = x,
                                 .n_x = rows,
                                 .columns = hidden,
                                 .stride = hidden,
                                 .rows = mixture->tokens,
-                                .n = n_slots};
-    size_t n =
-        plan(mixture, &layer->experts_gate_up, layer->experts_gate_up_bias, mixture->gate_up);
-    rc = tp_multiply(workspace, &tokens, activations, mixture->products, n);
+                                .n = n_used};
+    size_t n = plan(mixture, &experts->gate_up, experts->gate_up_bias, mixture->gate_up);
+    int rc = tp_multiply(workspace, &tokens, activations, mixture->products, n);
     if (rc < 0)
         return rc;
-    tp_swiglu_rows(workspace, mixture->gate_up, n_slots, inner, config->swiglu_alpha,
-                   config->swiglu_limit, mixture->inner);
+    tp_swiglu_rows(workspace, mixture->gate_up, n_used, inner, experts->alpha, experts->limit,
+                   mixture->inner);
 
     struct tp_vectors slots = {
-        .x = mixture->inner, .n_x = n_slots, .columns = inner, .stride = inner, .n = n_slots};
-    n = plan(mixture, &layer->experts_down, layer->experts_down_bias, mixture->outputs);
+        .x = mixture->inner, .n_x = n_used, .columns = inner, .stride = inner, .n = n_used};
+    n = plan(mixture, &experts->down, experts->down_bias, mixture->outputs);
     rc = tp_multiply(workspace, &slots, activations, mixture->products, n);
     if (rc < 0)
         return rc;
+    memset(mixture->outputs + n_used * hidden, 0, (n_slots - n_used) * hidden * sizeof *y);
     memset(y, 0, rows * hidden * sizeof *y);
     tp_add_weighted_rows(workspace, y, mixture->outputs, mixture->slots, mixture->weights, rows, k,
                          hidden);
     return 0;
 }
 
+int tp_mixture_compute(struct tp_mixture *mixture, struct tp_workspace *workspace,
+                       const struct tp_model_config *config, const struct tp_model_layer *layer,
+                       enum tp_activations activations, const float *x, size_t rows, float *y)
+{
+    struct tp_experts experts = {.gate_up = layer->experts_gate_up,
+                                 .down = layer->experts_down,
+                                 .gate_up_bias = layer->experts_gate_up_bias,
+                                 .down_bias = layer->experts_down_bias,
+                                 .alpha = config->swiglu_alpha,
+                                 .limit = config->swiglu_limit};
+    int rc = route(mixture, workspace, config, layer, x, rows);
+    return rc == 0 ? tp_mixture_apply(mixture, workspace, &experts, activations, x, rows, y) : rc;
+}
+
 const float *tp_mixture_choices(struct tp_mixture *mixture, size_t rows)
 {
-    for (size_t i = 0; i < rows * mixture->n_per_token; i++)
+    for (size_t i = 0; i < rows * mixture->shape.n_per_token; i++)
         mixture->choices[i] = (float)mixture->chosen[i];
     return mixture->choices;
 }

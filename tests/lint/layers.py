@@ -13,6 +13,7 @@ Behind the files of the view, knowing nothing of how they are made:
     infer/cli -> infer/engine -> infer/backend.h <- infer/cpu, cuda
                  infer/backend.h, infer/cpu, cuda -> infer/model -> infer/weights -> fs/base, decode
     infer/cli -> infer/validate -> infer/engine, infer/model
+    infer/jax -> infer/cpu (what XLA calls; nothing knows it)
     infer/cli -> infer/chat -> infer/tokenizer                              -> fs/base, decode
 """
 
@@ -51,6 +52,7 @@ KNOWS = {
                       "infer/tokenizer", "infer/validate", "infer/weights"),
         "infer/cpu": ("infer", "infer/model", "infer/weights"),
         "infer/engine": ("infer", "infer/model"),
+        "infer/jax": ("infer/cpu",),
         "infer/model": ("infer/weights",),
         "infer/tokenizer": (),
         "infer/validate": ("infer", "infer/engine", "infer/model"),

@@ -42,8 +42,8 @@ static void sequence_free(struct sequence *s)
 static struct tp_kv_cache cache_new(const struct sequence *s, size_t chunk)
 {
     size_t needed = s->window > 0 ? s->window + chunk : s->n, keys, values;
-    struct tp_kv_cache cache = {s->bf16, (needed + 15) / 16 * 16, s->n_kv_heads, s->size, NULL,
-                                NULL};
+    struct tp_kv_cache cache = {
+        s->bf16, (needed + 15) / 16 * 16, s->n_kv_heads, s->size, NULL, NULL, false};
     cr_assert_eq(tp_kv_cache_bytes(&cache, &keys, &values), 0);
     cache.keys = aligned_alloc(64, (keys + 63) / 64 * 64);
     cache.values = aligned_alloc(64, (values + 63) / 64 * 64);
@@ -75,6 +75,21 @@ static void attend(struct tp_workspace *workspace, const struct sequence *s, siz
     }
     free(cache.keys);
     free(cache.values);
+}
+
+/* All positions at once, to keys and values as they come; floats, which BF16 ones are, too. */
+static void attend_to_plain(struct tp_workspace *workspace, const struct sequence *s, float *mixed)
+{
+    struct tp_kv_cache cache = {false, s->n, s->n_kv_heads, s->size, s->keys, s->values, true};
+    struct tp_attention attention = {.cache = &cache,
+                                     .n_heads = s->n_heads,
+                                     .n = s->n,
+                                     .window = s->window,
+                                     .scale = 1 / sqrtf((float)s->size),
+                                     .sinks = s->sinks,
+                                     .queries = s->queries,
+                                     .mixed = mixed};
+    cr_assert_eq(tp_attend(workspace, &attention, 1), 0);
 }
 
 static void check_position(const struct sequence *s, size_t position, size_t head,
@@ -115,6 +130,8 @@ static void check_sequence(struct tp_workspace *workspace, struct sequence *s)
         attend(workspace, s, chunks[i], other);
         cr_assert_arr_eq(mixed, other, n * sizeof *mixed, "chunks of %zu differ", chunks[i]);
     }
+    attend_to_plain(workspace, s, other);
+    cr_assert_arr_eq(mixed, other, n * sizeof *mixed, "a plain cache differs");
     free(mixed);
     free(other);
 }
@@ -208,8 +225,8 @@ Test(infer_attention, extremes)
 Test(infer_attention, sizes_that_cannot_be)
 {
     size_t keys, values;
-    struct tp_kv_cache cache = {false, SIZE_MAX / 16 * 16, 2, 64, NULL, NULL};
+    struct tp_kv_cache cache = {false, SIZE_MAX / 16 * 16, 2, 64, NULL, NULL, false};
     cr_assert_eq(tp_kv_cache_bytes(&cache, &keys, &values), -EOVERFLOW);
-    cache = (struct tp_kv_cache){false, 16, 1, SIZE_MAX, NULL, NULL};
+    cache = (struct tp_kv_cache){false, 16, 1, SIZE_MAX, NULL, NULL, false};
     cr_assert_eq(tp_kv_cache_bytes(&cache, &keys, &values), -EOVERFLOW);
 }

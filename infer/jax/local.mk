@@ -1,0 +1,55 @@
+# The kernels for JAX, in one shared object that XLA calls through its foreign function interface, and
+# the Python package on top. `make` leaves the package, the object beside it, in infer/jax/python of
+# the build folder, as pip installs it or PYTHONPATH names it.
+xla_files = \
+	infer/jax/attention.c \
+	infer/jax/experts.c \
+	infer/jax/floats.c infer/jax/floats.h \
+	infer/jax/frame.c infer/jax/frame.h \
+	infer/jax/handlers.h \
+	infer/jax/process.c infer/jax/process.h \
+	infer/jax/products.c \
+	infer/jax/quantization.c
+
+JAX_PACKAGE = \
+	infer/jax/python/pyproject.toml \
+	infer/jax/python/tensorport/__init__.py \
+	infer/jax/python/tensorport/_batching.py \
+	infer/jax/python/tensorport/_ffi.py \
+	infer/jax/python/tensorport/attention.py \
+	infer/jax/python/tensorport/dense.py \
+	infer/jax/python/tensorport/mxfp4.py \
+	infer/jax/python/tensorport/py.typed
+
+EXTRA_DIST += $(JAX_PACKAGE) $(xla_files)
+
+# Out of the source tree; a build inside it has the files in place.
+jax-package: $(JAX_PACKAGE)
+	$(AM_V_GEN)for file in $(JAX_PACKAGE); do \
+		test $$file -ef $(srcdir)/$$file && continue; \
+		$(MKDIR_P) `dirname $$file` && cmp -s $(srcdir)/$$file $$file || cp -f $(srcdir)/$$file $$file || exit; \
+	done
+	$(AM_V_at)chmod u+w infer/jax/python infer/jax/python/tensorport
+.PHONY: jax-package
+all-local: jax-package $(jax_library)
+clean-local:
+	test infer/jax/python -ef $(srcdir)/infer/jax/python || rm -rf infer/jax/python
+
+if BUILD_XLA
+noinst_LIBRARIES += libxla.a
+libxla_a_SOURCES = $(xla_files)
+libxla_a_CPPFLAGS = $(AM_CPPFLAGS) $(XLA_CPPFLAGS)
+
+xla_libraries = $(filter %.a,$(INFER_LIBS))
+tensorport-xla.so: libxla.a $(xla_libraries)
+	$(AM_V_CCLD)$(CC) -shared $(AM_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ -Wl,--whole-archive libxla.a \
+		-Wl,--no-whole-archive $(xla_libraries) $(LZ4_LIBS) $(XXHASH_LIBS) -Wl,-z,defs $(LIBS)
+
+jax_library = infer/jax/python/tensorport/tensorport-xla.so
+$(jax_library): tensorport-xla.so
+	$(AM_V_GEN)$(MKDIR_P) $(@D) && cp -f $< $@
+
+xladir = $(pkglibdir)
+xla_DATA = tensorport-xla.so
+CLEANFILES += tensorport-xla.so $(jax_library)
+endif
