@@ -75,7 +75,7 @@ struct tp_columns {
 
 /* Sums of squares of the vectors, before they were multiplied by the norm's weight. */
 struct tp_squares {
-    float *sums; /* [n_sums][TP_FEW], or [1][T] in a step of many */
+    float *sums; /* [n_sums][TP_FEW], or [1][T] in a step of many; there NULL: without a norm */
     uint32_t n_sums;
     uint32_t size; /* of the vectors */
     float epsilon;
@@ -220,7 +220,7 @@ struct tp_few_head {
 
 /* Each for weights in BF16 on tensor cores, with one group of 8 columns (parts of two tokens, or
  * one part of eight) or with three (a part each), and for any type without them. Experts may be
- * MXFP4. */
+ * MXFP4; `wide` is MXFP4 with scales that may be large, whatever has_large_scales says. */
 #define TP_FEW_KERNELS(stage)                                                                      \
     TP_DECLARE_KERNEL(tp_few_##stage##_bf16_1);                                                    \
     TP_DECLARE_KERNEL(tp_few_##stage##_bf16_3);                                                    \
@@ -228,7 +228,9 @@ struct tp_few_head {
 #define TP_FEW_EXPERT_KERNELS(stage)                                                               \
     TP_FEW_KERNELS(stage);                                                                         \
     TP_DECLARE_KERNEL(tp_few_##stage##_mxfp4_1);                                                   \
-    TP_DECLARE_KERNEL(tp_few_##stage##_mxfp4_3)
+    TP_DECLARE_KERNEL(tp_few_##stage##_mxfp4_3);                                                   \
+    TP_DECLARE_KERNEL(tp_few_##stage##_wide_1);                                                    \
+    TP_DECLARE_KERNEL(tp_few_##stage##_wide_3)
 TP_FEW_KERNELS(heads);
 TP_FEW_KERNELS(output);
 TP_FEW_EXPERT_KERNELS(gate_up);
@@ -339,7 +341,9 @@ struct tp_many_down {
     TP_DECLARE_KERNEL(tp_many_##stage##_bf16_1);                                                   \
     TP_DECLARE_KERNEL(tp_many_##stage##_bf16_3);                                                   \
     TP_DECLARE_KERNEL(tp_many_##stage##_mxfp4_1);                                                  \
-    TP_DECLARE_KERNEL(tp_many_##stage##_mxfp4_3)
+    TP_DECLARE_KERNEL(tp_many_##stage##_mxfp4_3);                                                  \
+    TP_DECLARE_KERNEL(tp_many_##stage##_wide_1);                                                   \
+    TP_DECLARE_KERNEL(tp_many_##stage##_wide_3)
 TP_MANY_EXPERT_KERNELS(gate_up);
 TP_MANY_EXPERT_KERNELS(down);
 
@@ -400,6 +404,98 @@ TP_DECLARE_KERNEL(tp_choose_token);
 
 /* Bytes of shared memory, of each. */
 size_t tp_choose_shared_bytes(void);
+
+/* ---- arrays that are somebody else's: what infer/jax/handlers.h asks for ---- */
+
+/* In float32 or BF16. */
+struct tp_numbers {
+    void *data;
+    bool bf16;
+};
+
+/* x as columns, exactly: one part where they are BF16, three otherwise. Block: a vector. */
+struct tp_array_columns {
+    struct tp_numbers x; /* [n][size] */
+    struct tp_columns columns;
+};
+TP_DECLARE_KERNEL(tp_array_columns);
+
+/* target = source, rounded to nearest even. Any grid in x. */
+struct tp_array_convert {
+    struct tp_numbers source, target;
+    uint64_t n;
+};
+TP_DECLARE_KERNEL(tp_array_convert);
+
+/* y = x w^T + bias, for each of some matrices. Grid: tiles of rows, tiles of vectors (TP_FEW of
+ * them, or TP_MANY_VECTORS), matrices. Of few, tiles of rows may be fewer than there are; the
+ * variants are those above. Shared memory as tp_few_shared_bytes() and tp_many_shared_bytes(). */
+struct tp_array_product {
+    struct tp_gpu_matrix w;    /* the first */
+    struct tp_numbers bias;    /* [matrices][rows]; no data: none */
+    struct tp_columns columns; /* [matrices][n] */
+    uint32_t n;
+    struct tp_numbers y; /* [matrices][n][rows] */
+};
+TP_FEW_KERNELS(product);
+TP_DECLARE_KERNEL(tp_few_product_wide_1);
+TP_DECLARE_KERNEL(tp_few_product_wide_3);
+TP_DECLARE_KERNEL(tp_many_product_bf16_1);
+TP_DECLARE_KERNEL(tp_many_product_bf16_3);
+TP_DECLARE_KERNEL(tp_many_product_wide_1);
+TP_DECLARE_KERNEL(tp_many_product_wide_3);
+
+/* A token's experts and their weights, as somebody chose them. An expert outside 0 .. E - 1 adds
+ * nothing. */
+struct tp_array_choice {
+    const int32_t *chosen; /* [T][K] */
+    const float *weights;  /* [T][K] */
+    uint32_t n_tokens;
+};
+
+/* What tp_few_gate_up and tp_few_down need of it. An expert that a token has twice has both weights
+ * the first time. Grid: 1 + T * K + T blocks. */
+struct tp_array_route {
+    struct tp_array_choice choice;
+    struct tp_routing routing;
+    uint32_t hidden;
+    float *outputs;    /* [T * K][H]: zeros where nothing is chosen */
+    float *x;          /* [T][H]: zeros */
+    uint32_t *arrived; /* [n_arrived]: zeros */
+    uint32_t n_arrived;
+    struct tp_columns inners; /* [T * K]: zeros behind their size */
+};
+TP_DECLARE_KERNEL(tp_array_route);
+
+/* What tp_many_sort needs of it: slots.n_experts is E, which stands for none too. Any grid in x. */
+struct tp_array_choose {
+    struct tp_array_choice choice;
+    struct tp_slots slots;    /* n_experts, n_per_token, chosen */
+    struct tp_columns inners; /* as above */
+};
+TP_DECLARE_KERNEL(tp_array_choose);
+
+/* y = the sum of weight * output over a token's experts, in its order. Block: a token. */
+struct tp_array_mix {
+    const float *outputs; /* [T * K][H] by slot */
+    const float *weights; /* [T][K] */
+    struct tp_slots slots;
+    struct tp_numbers y; /* [T][H] */
+    uint32_t hidden;
+};
+TP_DECLARE_KERNEL(tp_array_mix);
+
+/* Blocks and scales of values, and back: decode/mxfp4_encode.h and decode/codec.h. Any grid in x.
+ */
+enum tp_array_type { TP_ARRAY_F32, TP_ARRAY_F16, TP_ARRAY_BF16 };
+struct tp_array_blocks {
+    void *values; /* [n][32] */
+    enum tp_array_type type;
+    uint8_t *blocks, *scales; /* [n][16], [n] */
+    uint64_t n;
+};
+TP_DECLARE_KERNEL(tp_array_quantize);
+TP_DECLARE_KERNEL(tp_array_dequantize);
 
 /* ---- what the device can do at most ---- */
 

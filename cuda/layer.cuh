@@ -121,6 +121,34 @@ TP_DEVICE void tp_choose_experts(const float *logits, uint32_t n_experts, uint32
     }
 }
 
+/* The experts that anybody chose, and which of each token's choices they are; by the first warp. */
+TP_DEVICE void tp_list_active(const struct tp_routing *routing, uint32_t n_tokens)
+{
+    uint32_t lane = threadIdx.x % 32, k = routing->n_per_token, n = 0;
+    for (uint32_t first = 0; first < routing->n_experts; first += 32) {
+        uint32_t expert = first + lane;
+        bool is_chosen = false;
+        for (uint32_t i = 0; i < n_tokens * k; i++)
+            is_chosen |= routing->chosen[i] == expert;
+        uint32_t all = __ballot_sync(TP_ALL_LANES, is_chosen);
+        uint32_t at = n + (uint32_t)__popc(all & ((1u << lane) - 1));
+        n += (uint32_t)__popc(all);
+        if (!is_chosen)
+            continue;
+        routing->active[at] = expert;
+        for (uint32_t token = 0; token < TP_FEW; token++) {
+            uint16_t slot = TP_NO_SLOT;
+            for (uint32_t i = 0; token < n_tokens && i < k; i++) {
+                if (routing->chosen[token * k + i] == expert)
+                    slot = (uint16_t)i;
+            }
+            routing->slots[at * TP_FEW + token] = slot;
+        }
+    }
+    if (lane == 0)
+        *routing->n_active = n;
+}
+
 /* ---- experts ---- */
 
 /* gpt_oss: gate from above, up from both sides. */

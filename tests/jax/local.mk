@@ -8,3 +8,18 @@ EXTRA_DIST += $(JAX_TESTS)
 if PYTHON_TESTS
 TESTS += $(JAX_TESTS)
 endif
+
+# The handlers for CUDA, on the harness that runs kernels without a GPU: see tests/cuda/local.mk.
+if BUILD_XLA
+if PYTHON_TESTS
+if !SANITIZED
+check_PROGRAMS += tests/jax/test-cuda-handlers
+tests_jax_test_cuda_handlers_SOURCES = $(xla_cuda_files) tests/jax/test_cuda_handlers.c
+tests_jax_test_cuda_handlers_CPPFLAGS = $(AM_CPPFLAGS) $(XLA_CPPFLAGS)
+tests_jax_test_cuda_handlers_LDADD = libcuda_kernels_watched.a libcuda_harness.a -ldl -lm
+tests_jax_test_cuda_handlers_LINK = $(link_with_kernels)
+EXTRA_tests_jax_test_cuda_handlers_DEPENDENCIES = tensorport-xla.so
+TESTS += tests/jax/test-cuda-handlers
+endif
+endif
+endif
