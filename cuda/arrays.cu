@@ -159,6 +159,48 @@ TP_KERNEL(tp_array_mix, struct tp_array_mix, TP_ROW_THREADS)
     }
 }
 
+/* ---- attention ---- */
+
+TP_DEVICE bool is_inside(int32_t position, uint32_t capacity)
+{
+    return position >= 0 && (uint32_t)position < capacity;
+}
+
+TP_KERNEL(tp_array_places, struct tp_array_places, TP_ROW_THREADS)
+{
+    uint64_t n_threads = thread_count();
+    tp_let_next_begin();
+    tp_wait_for_previous();
+    for (uint64_t i = thread_number(); i < a->n; i += n_threads) {
+        int32_t position = a->positions[a->first + i];
+        a->places[i] = is_inside(position, a->capacity) ? (uint32_t)position : 0;
+        a->sequences[i] = (uint32_t)((a->first + i) / a->n_queries);
+    }
+    for (uint64_t i = thread_number(); i < a->n_arrived; i += n_threads)
+        a->arrived[i] = 0;
+    if (a->tiles == NULL)
+        return;
+    uint32_t per_sequence = (a->n_queries + a->tile_max - 1) / a->tile_max;
+    uint64_t n_tiles = (uint64_t)a->n / a->n_queries * per_sequence;
+    for (uint64_t i = thread_number(); i < n_tiles; i += n_threads) {
+        uint32_t before = (uint32_t)(i % per_sequence) * a->tile_max;
+        uint32_t left = a->n_queries - before;
+        a->tiles[i].first = (uint32_t)(i / per_sequence) * a->n_queries + before;
+        a->tiles[i].n = left < a->tile_max ? left : a->tile_max;
+    }
+}
+
+TP_KERNEL(tp_array_mixed, struct tp_array_mixed, TP_ROW_THREADS)
+{
+    uint32_t size = a->columns.size;
+    size_t query = blockIdx.x;
+    tp_let_next_begin();
+    tp_wait_for_previous();
+    bool inside = is_inside(a->positions[query], a->capacity);
+    for (uint32_t i = threadIdx.x; i < size; i += TP_ROW_THREADS)
+        store(&a->y, query * size + i, inside ? tp_load_column(&a->columns, query, i) : 0.0f);
+}
+
 /* ---- MXFP4 ----
  *
  * A thread has 8 of a block's 32 values, four of them a block. As the codecs for the CPU, they

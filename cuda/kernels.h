@@ -96,6 +96,10 @@ struct tp_gpu_cache {
     uint32_t ring_capacity;              /* of layers with a window */
     uint32_t rings_before, whole_before; /* layers of either kind before this one */
     bool is_ring, bf16;
+    /* Or, in the place of sequences, arrays [sequences][capacity][KV heads][head size] that are
+     * somebody else's. */
+    const uint8_t *keys, *values;
+    uint32_t capacity;
 };
 
 /* Where the tokens of a step stand. */
@@ -273,8 +277,8 @@ struct tp_query_tile {
     uint32_t first, n;
 };
 
-/* Attention, and the columns that o multiplies with. Block: a tile of tokens, a KV head. Keys go
- * through shared memory in pieces counted from position 0. */
+/* Attention, and the columns that o multiplies with. Block: a tile of tokens, whose positions may
+ * have any order, a KV head. Keys go through shared memory in pieces counted from position 0. */
 struct tp_many_attend {
     struct tp_places places;
     struct tp_gpu_cache cache;
@@ -484,6 +488,29 @@ struct tp_array_mix {
     uint32_t hidden;
 };
 TP_DECLARE_KERNEL(tp_array_mix);
+
+/* Where queries stand, as somebody says: [n] of them, number `first` and the following of all
+ * sequences', which have n_queries each. Outside the cache they stand at 0, and tp_array_mixed puts
+ * zeros there. Any grid in x. */
+struct tp_array_places {
+    const int32_t *positions; /* of all */
+    uint32_t first, n, n_queries, capacity;
+    uint32_t *places, *sequences; /* [n] each */
+    struct tp_query_tile *tiles;  /* of whole sequences: up to tile_max queries each; or NULL */
+    uint32_t tile_max;
+    uint32_t *arrived; /* [n_arrived]: zeros */
+    uint32_t n_arrived;
+};
+TP_DECLARE_KERNEL(tp_array_places);
+
+/* y = the columns that attention leaves. Block: a query. */
+struct tp_array_mixed {
+    const int32_t *positions; /* [n] */
+    uint32_t capacity;
+    struct tp_columns columns; /* [n] of Q */
+    struct tp_numbers y;       /* [n][Q] */
+};
+TP_DECLARE_KERNEL(tp_array_mixed);
 
 /* Blocks and scales of values, and back: decode/mxfp4_encode.h and decode/codec.h. Any grid in x.
  */

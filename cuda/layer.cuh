@@ -58,10 +58,10 @@ TP_DEVICE void tp_store_head_pair(const struct tp_few_heads *a, const struct tp_
         queries[half] = second;
         return;
     }
-    struct tp_cache_place place = tp_find_cache(&a->cache, a->places.sequences[token]);
+    struct tp_cache_place place = tp_find_cache(&a->cache, a->places.sequences[token], u->head);
     uint32_t slot = a->places.positions[token] % place.capacity;
     uint8_t *numbers = u->kind == 1 ? place.keys : place.values;
-    size_t at = ((size_t)u->head * place.capacity + slot) * size + u->pair;
+    size_t at = (size_t)slot * place.stride + u->pair;
     tp_store_number(numbers, at, a->cache.bf16, first);
     tp_store_number(numbers, at + half, a->cache.bf16, second);
 }

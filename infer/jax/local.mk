@@ -29,6 +29,7 @@ xla_cuda_files = \
 	decode/dtype.c \
 	decode/error.c \
 	infer/jax/calls.c infer/jax/calls.h \
+	infer/jax/cuda/attention.c \
 	infer/jax/cuda/experts.c \
 	infer/jax/cuda/gpu.c infer/jax/cuda/gpu.h \
 	infer/jax/cuda/products.c \

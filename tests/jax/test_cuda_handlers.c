@@ -249,6 +249,7 @@ static tp_xla_handler *handler_of(const char *name, bool cuda)
         {"mxfp4_moe", tensorport_mxfp4_moe},
         {"mxfp4_quantize", tensorport_mxfp4_quantize},
         {"mxfp4_dequantize", tensorport_mxfp4_dequantize},
+        {"sink_attention", tensorport_sink_attention},
     };
     char symbol[64];
     snprintf(symbol, sizeof symbol, "tensorport_%s", name);
@@ -701,6 +702,94 @@ static void dequantised(void)
     }
 }
 
+/* ---- attention ---- */
+
+struct attention_shape {
+    int n_batches, n_queries, n_heads, size, capacity, n_kv;
+    enum type type, cache;
+    int window;
+    bool has_sinks;
+};
+
+/* Positions follow each other, up to a random one, unless `anywhere`. */
+static struct call attention(const struct attention_shape *c, bool anywhere)
+{
+    struct call call = begin("sink_attention");
+    struct array positions = make(S32, c->n_batches, c->n_queries, -1);
+    int32_t *position = (void *)positions.data;
+    for (int i = 0; i < c->n_batches; i++) {
+        uint32_t first = random_below((uint32_t)c->capacity);
+        for (int j = 0; j < c->n_queries; j++, position++)
+            *position = anywhere ? (int32_t)random_below((uint32_t)c->capacity + 2) - 1
+                                 : (int32_t)first + j;
+    }
+    add(&call, filled(make(c->type, c->n_batches, c->n_queries, c->n_heads, c->size, -1)));
+    add(&call, filled(make(c->cache, c->n_batches, c->capacity, c->n_kv, c->size, -1)));
+    add(&call, filled(make(c->cache, c->n_batches, c->capacity, c->n_kv, c->size, -1)));
+    add(&call, positions);
+    if (c->has_sinks)
+        add(&call, filled(make(c->cache, c->n_heads, -1)));
+    call.attributes[0] = "scale", call.floats[0] = 1.5f;
+    call.attributes[1] = "window", call.floats[1] = (float)c->window;
+    add_result(&call, make(c->type, c->n_batches, c->n_queries, c->n_heads, c->size, -1));
+    return call;
+}
+
+static void check_attention(const struct attention_shape *c)
+{
+    for (int anywhere = 0; anywhere < 2; anywhere++) {
+        struct call call = attention(c, anywhere != 0);
+        expect_same(&call, false,
+                    describe("%d batches of %d queries of %d heads of size %d, capacity %d, %d "
+                             "heads, types %d and %d, window %d, %s, %s",
+                             c->n_batches, c->n_queries, c->n_heads, c->size, c->capacity, c->n_kv,
+                             (int)c->type, (int)c->cache, c->window,
+                             c->has_sinks ? "sinks" : "no sinks",
+                             anywhere != 0 ? "anywhere" : "in order"));
+    }
+}
+
+static void attention_of_few(void)
+{
+    static const struct attention_shape shapes[] = {
+        {1, 1, 4, 16, 300, 2, F32, F32, 0, true},    {1, 1, 4, 16, 300, 2, BF16, BF16, 129, true},
+        {3, 1, 6, 8, 131, 3, F32, BF16, 5, false},   {2, 8, 8, 20, 128, 1, BF16, F32, 0, true},
+        {1, 5, 3, 7, 40, 3, F32, F32, 1, true},      {2, 3, 2, 64, 257, 2, F32, BF16, 128, false},
+        {1, 2, 2, 4, 10, 1, F32, F32, 1000000, true}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        check_attention(&shapes[i]);
+}
+
+static void attention_of_many(void)
+{
+    static const struct attention_shape shapes[] = {{1, 9, 4, 16, 300, 2, F32, F32, 0, true},
+                                                    {2, 33, 8, 16, 70, 2, BF16, BF16, 20, true},
+                                                    {3, 20, 3, 7, 131, 3, F32, BF16, 64, false},
+                                                    {1, 70, 64, 8, 129, 1, F32, F32, 3, true}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        check_attention(&shapes[i]);
+}
+
+static void attention_to_nothing(void)
+{
+    struct attention_shape shape = {2, 3, 4, 8, 5, 2, F32, F32, 0, true};
+    for (int n = 3; n <= 12; n += 9) {
+        shape.n_queries = n;
+        struct call call = attention(&shape, false);
+        int32_t *positions = (void *)call.arguments[3].data;
+        for (int i = 0; i < 2 * n; i++)
+            positions[i] = i % 2 == 0 ? -1 - i : INT32_MAX - i;
+        expect_same(&call, true, "nothing is in the cache");
+        call = attention(&shape, false);
+        call.arguments[1].dims[1] = call.arguments[2].dims[1] = 0;
+        memset(call.results[0].data, 1, bytes_of(&call.results[0]));
+        expect_same(&call, true, "there is no cache");
+        call = attention(&shape, false);
+        call.arguments[0].dims[1] = call.arguments[3].dims[1] = call.results[0].dims[1] = 0;
+        expect_same(&call, true, "no queries");
+    }
+}
+
 /* ---- errors ---- */
 
 static void wrong_shapes(void)
@@ -726,6 +815,17 @@ static void wrong_shapes(void)
     expect_error(&call, invalid, "argument \"down\"");
     call = moe(1, 1025, 3, 32, 32, F32, F32);
     expect_error(&call, invalid, "expected at most 1024 for a token on a GPU");
+    struct attention_shape shape = {1, 2, 4, 8, 5, 2, F32, F32, 0, true};
+    call = attention(&shape, false);
+    call.arguments[2].dims[2] = 1;
+    expect_error(&call, invalid, "argument \"values\": expected shape [1, 5, 2, 8]");
+    call = attention(&shape, false);
+    call.floats[1] = -1;
+    expect_error(&call, invalid, "attribute \"window\": expected 0 or more, found -1");
+    shape.n_heads = 512;
+    shape.n_kv = 1;
+    call = attention(&shape, false);
+    expect_error(&call, invalid, "of a GPU's shared memory");
 }
 
 static void no_memory(void)
@@ -737,6 +837,10 @@ static void no_memory(void)
     call = moe(9, 1, 3, 32, 64, F32, BF16);
     call.scratch_left = 0;
     expect_error(&call, exhausted, "mxfp4_moe");
+    struct attention_shape shape = {1, 2, 4, 8, 5, 2, F32, F32, 0, true};
+    call = attention(&shape, false);
+    call.scratch_left = 0;
+    expect_error(&call, exhausted, "sink_attention");
 }
 
 /* A launch that fails is told, and what was lent is given back. */
@@ -805,6 +909,9 @@ static const struct {
     {"mixtures", mixtures},
     {"mixtures_of_nobody", mixtures_of_nobody},
     {"mixtures_with_nan", mixtures_with_nan},
+    {"attention_of_few", attention_of_few},
+    {"attention_of_many", attention_of_many},
+    {"attention_to_nothing", attention_to_nothing},
     {"quantised_bits", quantised_bits},
     {"quantised_midpoints", quantised_midpoints},
     {"dequantised", dequantised},
