@@ -281,7 +281,8 @@ TP_KERNEL(tp_array_quantize, struct tp_array_blocks, TP_ROW_THREADS)
     }
 }
 
-/* To nearest even; what is too large is infinite. Not for NaN. */
+/* Of a number with two significant bits, which F16 rounds only below its least normal one: to
+ * nearest even there. What is too large is infinite. */
 TP_DEVICE uint32_t to_f16(float x)
 {
     uint32_t bits = __float_as_uint(x), sign = bits >> 16 & 0x8000u;
@@ -290,9 +291,7 @@ TP_DEVICE uint32_t to_f16(float x)
         return sign | 0x7c00u;
     if (magnitude < 0x1p-14f) /* the sum has multiples of 2^-24 where a float32 ends */
         return sign | (__float_as_uint(magnitude + 0.5f) - __float_as_uint(0.5f));
-    bits = __float_as_uint(magnitude);
-    bits += 0xfffu + (bits >> 13 & 1);
-    return sign | (bits - (112u << 23)) >> 13;
+    return sign | (__float_as_uint(magnitude) - (112u << 23)) >> 13;
 }
 
 TP_KERNEL(tp_array_dequantize, struct tp_array_blocks, TP_ROW_THREADS)

@@ -410,7 +410,7 @@ static void attention_to_arrays(void)
     uint32_t positions[N], sequences[N];
     struct tp_query_tile tiles[4];
     for (uint32_t i = 0; i < N; i++) {
-        positions[i] = (i * 67 + 40) % CAPACITY;
+        positions[i] = (i * 133 + 150) % CAPACITY;
         sequences[i] = i / QUERIES;
     }
     for (uint32_t i = 0; i < 4; i++)
