@@ -345,11 +345,12 @@ struct tp_many_down {
     TP_DECLARE_KERNEL(tp_many_##stage##_bf16_1);                                                   \
     TP_DECLARE_KERNEL(tp_many_##stage##_bf16_3);                                                   \
     TP_DECLARE_KERNEL(tp_many_##stage##_mxfp4_1);                                                  \
-    TP_DECLARE_KERNEL(tp_many_##stage##_mxfp4_3);                                                  \
-    TP_DECLARE_KERNEL(tp_many_##stage##_wide_1);                                                   \
-    TP_DECLARE_KERNEL(tp_many_##stage##_wide_3)
+    TP_DECLARE_KERNEL(tp_many_##stage##_mxfp4_3)
 TP_MANY_EXPERT_KERNELS(gate_up);
 TP_MANY_EXPERT_KERNELS(down);
+TP_DECLARE_KERNEL(tp_many_gate_up_wide_1);
+TP_DECLARE_KERNEL(tp_many_gate_up_wide_3);
+TP_DECLARE_KERNEL(tp_many_down_wide_3);
 
 /* Bytes of shared memory: of products, of tp_many_attend with tiles of so many tokens. */
 size_t tp_many_shared_bytes(enum tp_matrix_type type, uint32_t n_parts);

@@ -232,11 +232,12 @@ TP_KERNEL(tp_many_output_3, struct tp_many_output, TP_MANY_THREADS)
     EXPERT_KERNEL(stage, bf16_1, tp_bf16_many, 1)                                                  \
     EXPERT_KERNEL(stage, bf16_3, tp_bf16_many, 3)                                                  \
     EXPERT_KERNEL(stage, mxfp4_1, tp_mxfp4_many, 1)                                                \
-    EXPERT_KERNEL(stage, mxfp4_3, tp_mxfp4_many, 3)                                                \
-    EXPERT_KERNEL(stage, wide_1, tp_wide_mxfp4_many, 1)                                            \
-    EXPERT_KERNEL(stage, wide_3, tp_wide_mxfp4_many, 3)
+    EXPERT_KERNEL(stage, mxfp4_3, tp_mxfp4_many, 3)
 EXPERT_KERNELS(gate_up)
 EXPERT_KERNELS(down)
+EXPERT_KERNEL(gate_up, wide_1, tp_wide_mxfp4_many, 1)
+EXPERT_KERNEL(gate_up, wide_3, tp_wide_mxfp4_many, 3)
+EXPERT_KERNEL(down, wide_3, tp_wide_mxfp4_many, 3)
 
 template <class WEIGHTS, int PARTS> static size_t shared_bytes(void)
 {

@@ -149,6 +149,7 @@ struct array {
     size_t rank;
     int64_t dims[6];
     uint8_t *data; /* of the host */
+    size_t offset; /* of the device's memory, from where it is aligned */
 };
 
 static size_t type_bytes(enum type type)
@@ -272,10 +273,9 @@ static void *lend(const struct array *array, bool cuda)
         return array->data;
     if (bytes_of(array) == 0)
         return NULL;
-    if (tp_device_allocate(device, bytes_of(array), &memory, &error) < 0)
+    if (tp_device_allocate(device, bytes_of(array) + array->offset, &memory, &error) < 0)
         abort();
-    memcpy(memory, array->data, bytes_of(array));
-    return memory;
+    return memcpy((uint8_t *)memory + array->offset, array->data, bytes_of(array));
 }
 
 static XLA_FFI_Error *run(const struct call *call, bool cuda)
@@ -347,7 +347,8 @@ static XLA_FFI_Error *run(const struct call *call, bool cuda)
         else if (buffers[i].data != NULL)
             expect(memcmp(array->data, buffers[i].data, bytes_of(array)) == 0,
                    "%s: argument %zu was changed", call->name, i);
-        tp_device_free(device, buffers[i].data);
+        if (buffers[i].data != NULL)
+            tp_device_free(device, (uint8_t *)buffers[i].data - array->offset);
     }
     return error;
 }
@@ -572,6 +573,23 @@ static void dense_products(void)
     }
 }
 
+/* Weights, and all else, at addresses that tensor cores do not take. */
+static void products_at_odd_addresses(void)
+{
+    for (int n = 2; n <= 20; n += 18) {
+        struct call call = matmul(n, 64, 19, F32, BF16);
+        for (size_t i = 0; i < call.n_arguments; i++)
+            call.arguments[i].offset = i == 1 || i == 2 ? 1 : 4;
+        call.results[0].offset = 4;
+        expect_same(&call, false, describe("%d vectors at odd addresses", n));
+        call = dense(n, 64, 19, BF16, BF16, BF16);
+        for (size_t i = 0; i < call.n_arguments; i++)
+            call.arguments[i].offset = 2;
+        call.results[0].offset = 2;
+        expect_same(&call, false, describe("%d dense vectors at odd addresses", n));
+    }
+}
+
 /* ---- experts ---- */
 
 static struct call moe(int n, int k, int n_experts, int hidden, int inner, enum type type, int bias)
@@ -608,6 +626,24 @@ static void mixtures(void)
     }
     struct call call = moe(2, 4, 8, 32, 256, F32, BF16);
     expect_same(&call, false, "an inner size without padding");
+}
+
+/* More than a warp lists at once; scales that are too large for one factor, and no alignment. */
+static void mixtures_of_all_kinds(void)
+{
+    for (int n = 2; n <= 12; n += 10) {
+        struct call call = moe(n, 2, 70, 32, 32, F32, F32);
+        expect_same(&call, false, "70 experts");
+        call = moe(n, 3, 4, 64, 64, BF16, F32);
+        bytes(call.arguments[4], 124, 134);
+        bytes(call.arguments[6], 124, 134);
+        for (size_t i = 0; i < elements_of(&call.arguments[0]); i++)
+            set(&call.arguments[0], i, get(&call.arguments[0], i) * 0x1p-9f);
+        expect_same(&call, false, "large scales");
+        call = moe(n, 2, 4, 64, 64, F32, F32);
+        call.arguments[5].offset = 8;
+        expect_same(&call, false, "experts at odd addresses");
+    }
 }
 
 static void mixtures_of_nobody(void)
@@ -711,7 +747,7 @@ struct attention_shape {
     bool has_sinks;
 };
 
-/* Positions follow each other, up to a random one, unless `anywhere`. */
+/* Positions follow each other, from a random one on, unless `anywhere`. */
 static struct call attention(const struct attention_shape *c, bool anywhere)
 {
     struct call call = begin("sink_attention");
@@ -768,6 +804,20 @@ static void attention_of_many(void)
                                                     {1, 70, 64, 8, 129, 1, F32, F32, 3, true}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         check_attention(&shapes[i]);
+}
+
+/* Of no batch, as JAX's arrays are without one. */
+static void attention_without_batches(void)
+{
+    static const struct attention_shape shape = {1, 4, 4, 8, 50, 2, F32, F32, 7, true};
+    struct call call = attention(&shape, true);
+    struct array *arrays[] = {&call.arguments[0], &call.arguments[1], &call.arguments[2],
+                              &call.arguments[3], &call.results[0]};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
+        arrays[i]->rank--;
+        memmove(arrays[i]->dims, arrays[i]->dims + 1, arrays[i]->rank * sizeof *arrays[i]->dims);
+    }
+    expect_same(&call, false, "no batches");
 }
 
 static void attention_to_nothing(void)
@@ -906,11 +956,14 @@ static const struct {
     {"matmul_of_any_scale", matmul_of_any_scale},
     {"matmul_of_large_numbers", matmul_of_large_numbers},
     {"dense_products", dense_products},
+    {"products_at_odd_addresses", products_at_odd_addresses},
     {"mixtures", mixtures},
+    {"mixtures_of_all_kinds", mixtures_of_all_kinds},
     {"mixtures_of_nobody", mixtures_of_nobody},
     {"mixtures_with_nan", mixtures_with_nan},
     {"attention_of_few", attention_of_few},
     {"attention_of_many", attention_of_many},
+    {"attention_without_batches", attention_without_batches},
     {"attention_to_nothing", attention_to_nothing},
     {"quantised_bits", quantised_bits},
     {"quantised_midpoints", quantised_midpoints},
