@@ -472,7 +472,7 @@ struct tp_array_route {
 };
 TP_DECLARE_KERNEL(tp_array_route);
 
-/* What tp_many_sort needs of it: slots.n_experts is E, which stands for none too. Any grid in x. */
+/* What tp_many_sort needs of it: none is expert E, which gets no slot. Any grid in x. */
 struct tp_array_choose {
     struct tp_array_choice choice;
     struct tp_slots slots;    /* n_experts, n_per_token, chosen */

@@ -573,6 +573,20 @@ static void dense_products(void)
     }
 }
 
+/* More than one launch takes: in pieces of a matrix's vectors, and of matrices. */
+static void products_of_very_many_vectors(void)
+{
+    for (int n = 7000; n <= 17000; n += 10000) {
+        int n_matrices = n == 7000 ? 3 : 1;
+        struct call call = begin("dense_matmul");
+        add(&call, filled(make(F32, n_matrices, n, 8, -1)));
+        add(&call, filled(make(BF16, n_matrices, 3, 8, -1)));
+        add(&call, filled(make(F32, n_matrices, 3, -1)));
+        add_result(&call, make(F32, n_matrices, n, 3, -1));
+        expect_same(&call, false, describe("%d matrices and %d vectors", n_matrices, n));
+    }
+}
+
 /* Weights, and all else, at addresses that tensor cores do not take. */
 static void products_at_odd_addresses(void)
 {
@@ -806,6 +820,22 @@ static void attention_of_many(void)
         check_attention(&shapes[i]);
 }
 
+/* More queries than there is memory for at once; a window that is no number of 32 bits. */
+static void attention_of_large_numbers(void)
+{
+    static const struct attention_shape many = {12, 8, 64, 64, 1280, 1, F32, F32, 0, true};
+    static const struct attention_shape one = {1, 1, 2, 4, 600, 1, F32, F32, 0, true};
+    struct call call = attention(&many, true);
+    int32_t *positions = (void *)call.arguments[3].data;
+    for (int i = 0; i < 12 * 8; i++) /* most of it is never seen */
+        positions[i] = i % 3 == 0 ? -1 : positions[i] % 20;
+    expect_same(&call, false, "very many queries");
+    call = attention(&one, false);
+    *(int32_t *)(void *)call.arguments[3].data = 599;
+    call.floats[1] = 0x1p32f + 512;
+    expect_same(&call, false, "a very large window");
+}
+
 /* Of no batch, as JAX's arrays are without one. */
 static void attention_without_batches(void)
 {
@@ -956,6 +986,7 @@ static const struct {
     {"matmul_of_any_scale", matmul_of_any_scale},
     {"matmul_of_large_numbers", matmul_of_large_numbers},
     {"dense_products", dense_products},
+    {"products_of_very_many_vectors", products_of_very_many_vectors},
     {"products_at_odd_addresses", products_at_odd_addresses},
     {"mixtures", mixtures},
     {"mixtures_of_all_kinds", mixtures_of_all_kinds},
@@ -963,6 +994,7 @@ static const struct {
     {"mixtures_with_nan", mixtures_with_nan},
     {"attention_of_few", attention_of_few},
     {"attention_of_many", attention_of_many},
+    {"attention_of_large_numbers", attention_of_large_numbers},
     {"attention_without_batches", attention_without_batches},
     {"attention_to_nothing", attention_to_nothing},
     {"quantised_bits", quantised_bits},

@@ -6,9 +6,9 @@
 #include "infer/jax/handlers.h"
 
 enum {
-    QUERY_ROWS = 64,         /* query heads times queries that a block attends with, at most */
-    GRID_MAX = 65535,        /* in y and z */
-    MIXED_BYTES = 128 << 20, /* of splits, in steps of few queries */
+    QUERY_ROWS = 64,        /* query heads times queries that a block attends with, at most */
+    GRID_MAX = 65535,       /* in y and z */
+    MIXED_BYTES = 16 << 20, /* of splits, in steps of few queries */
 };
 
 /* Memory for n queries, and how they attend. */

@@ -73,7 +73,7 @@ static void take_many(struct tp_arena *arena, struct plan *plan)
 {
     size_t n_choices = plan->n * plan->call->n_per_token, n_experts = plan->call->n_experts;
     plan->slots = (struct tp_slots){
-        .first = tp_arena_take(arena, n_experts + 2, sizeof(uint32_t)),
+        .first = tp_arena_take(arena, n_experts + 1, sizeof(uint32_t)),
         .tokens = tp_arena_take(arena, n_choices, sizeof(uint32_t)),
         .of_token = tp_arena_take(arena, n_choices, sizeof(uint32_t)),
         .chosen = tp_arena_take(arena, n_choices, sizeof(uint32_t)),
@@ -191,10 +191,9 @@ static void sort(struct tp_gpu_call *gpu, const struct plan *plan, size_t first,
         .slots = plan->slots,
         .inners = plan->inners};
     struct tp_many_sort b = {.slots = plan->slots, .n_tokens = (uint32_t)n};
-    b.slots.n_experts++; /* the last one is none */
     tp_gpu_launch(gpu, tp_array_choose, &a, sizeof a, any, TP_ROW_THREADS, 0);
     tp_gpu_launch(gpu, tp_many_sort, &b, sizeof b, one, TP_SORT_THREADS,
-                  b.slots.n_experts * sizeof(uint32_t));
+                  call->n_experts * sizeof(uint32_t));
 }
 
 static void launch_many(struct tp_gpu_call *gpu, const struct plan *plan, tp_kernel_fn *kernel,
@@ -259,7 +258,7 @@ static struct plan make_plan(const struct tp_gpu_call *gpu, const struct tp_expe
                         .down = tp_gpu_matrix_of(TP_MATRIX_MXFP4, call->hidden, call->inner,
                                                  call->down.data, call->down_scales.data)};
     size_t shared = tp_many_shared_bytes(TP_MATRIX_MXFP4, TP_PARTS_MAX);
-    size_t sorts = (call->n_experts + 1) * sizeof(uint32_t), has = gpu->facts->shared_bytes_max;
+    size_t sorts = call->n_experts * sizeof(uint32_t), has = gpu->facts->shared_bytes_max;
     plan.tiles = tp_gpu_uses_tiles(gpu, &plan.gate_up) && tp_gpu_uses_tiles(gpu, &plan.down);
     plan.is_few = !plan.tiles || call->n_tokens <= TP_FEW || shared > has || sorts > has ||
                   call->n_experts > EXPERTS_OF_MANY_MAX;

@@ -4,7 +4,7 @@
 #include "infer/jax/handlers.h"
 
 /* Vectors of a launch, of all its matrices: their columns bound the memory that is needed. */
-enum { VECTORS_AT_ONCE = 1 << 16, MATRICES_AT_ONCE = 1 << 15 };
+enum { VECTORS_AT_ONCE = 1 << 14 };
 
 int tensorport_xla_interface(void)
 {
@@ -101,7 +101,7 @@ static int compute(const struct tp_frame *frame, const struct tp_products_call *
     size_t n = least(call->n_vectors, VECTORS_AT_ONCE);
     if (call->y.elements == 0)
         return 0;
-    size_t n_matrices = least(least(call->n_batches, VECTORS_AT_ONCE / n), MATRICES_AT_ONCE);
+    size_t n_matrices = least(call->n_batches, VECTORS_AT_ONCE / n);
     struct plan plan = {n_matrices, n, call->w.columns, tp_gpu_parts(&call->x), {.parts = NULL}};
     int rc = tp_gpu_check_dims(&call->x, error);
     if (rc == 0)
