@@ -232,11 +232,11 @@ int tp_frame_allocate(const struct tp_frame *frame, size_t bytes, void **ret_mem
                       struct tp_error *error)
 {
     enum { ALIGNMENT = 256 };
-    XLA_FFI_DeviceMemory_Allocate_Args args = {
-        .struct_size = XLA_FFI_DeviceMemory_Allocate_Args_STRUCT_SIZE,
-        .ctx = frame->xla->ctx,
-        .size = bytes,
-        .alignment = ALIGNMENT};
+    XLA_FFI_DeviceMemory_Allocate_Args args = {.struct_size =
+                                                   XLA_FFI_DeviceMemory_Allocate_Args_STRUCT_SIZE,
+                                               .ctx = frame->xla->ctx,
+                                               .size = bytes,
+                                               .alignment = ALIGNMENT};
     int rc = take_error(frame->xla, frame->xla->api->XLA_FFI_DeviceMemory_Allocate(&args), -ENOMEM,
                         "give memory", error);
     if (rc == 0 && args.data == NULL)

@@ -15,7 +15,10 @@ if BUILD_XLA
 if PYTHON_TESTS
 if !SANITIZED
 check_PROGRAMS += tests/jax/test-cuda-handlers
-tests_jax_test_cuda_handlers_SOURCES = $(xla_cuda_files) tests/jax/test_cuda_handlers.c
+tests_jax_test_cuda_handlers_SOURCES = \
+	$(xla_cuda_files) \
+	tests/jax/handler_call.c tests/jax/handler_call.h \
+	tests/jax/test_cuda_handlers.c
 tests_jax_test_cuda_handlers_CPPFLAGS = $(AM_CPPFLAGS) $(XLA_CPPFLAGS)
 tests_jax_test_cuda_handlers_LDADD = libcuda_kernels_watched.a libcuda_harness.a -ldl -lm
 tests_jax_test_cuda_handlers_LINK = $(link_with_kernels)
