@@ -9,7 +9,11 @@
 
 #include "cuda/device.h"
 
+/* CUDA's cudaStreamLegacy; to the harness any address is a stream. */
+static void *const stream = (void *)(uintptr_t)1;
+
 static struct tp_device *device;
+static struct tp_device_facts facts;
 static const char *fault; /* of the running test: the first one */
 static char fault_text[512];
 
@@ -57,7 +61,7 @@ static void destroy_error(XLA_FFI_Error_Destroy_Args *args)
 
 static XLA_FFI_Error *get_stream(XLA_FFI_Stream_Get_Args *args)
 {
-    args->stream = args->ctx; /* any address */
+    args->stream = stream;
     return NULL;
 }
 
@@ -200,6 +204,11 @@ struct array bytes(struct array array, uint32_t least, uint32_t most)
     return array;
 }
 
+bool is_harness(void)
+{
+    return strcmp(facts.name, "harness") == 0;
+}
+
 /* ---- calls ---- */
 
 static void *library; /* the CPU's */
@@ -240,7 +249,40 @@ static void *lend(const struct array *array, bool cuda)
         return NULL;
     if (tp_device_allocate(device, bytes_of(array) + array->offset, &memory, &error) < 0)
         abort();
-    return memcpy((uint8_t *)memory + array->offset, array->data, bytes_of(array));
+    uint8_t *lent = (uint8_t *)memory + array->offset;
+    if (tp_device_upload(device, lent, array->data, bytes_of(array), &error) < 0 ||
+        tp_device_wait(device, &error) < 0)
+        abort();
+    return lent;
+}
+
+/* Until the handler's work is done. */
+static void wait_for_stream(void)
+{
+    const struct tp_device_facts *ignored;
+    struct tp_device *adopted;
+    struct tp_error error;
+    if (tp_device_adopt(stream, &adopted, &ignored, &error) < 0)
+        abort();
+    expect(tp_device_wait(adopted, &error) == 0, "%s", error.text);
+    tp_device_release(adopted);
+}
+
+/* Takes a result back, or sees that an argument is what it was. */
+static void take_back(const struct call *call, const struct array *array, void *lent,
+                      bool is_result)
+{
+    struct tp_error error;
+    uint8_t *found = checked(malloc(bytes_of(array) + 1));
+    if (lent != NULL) {
+        expect(tp_device_download(device, found, lent, bytes_of(array), &error) == 0, "%s",
+               error.text);
+        expect(is_result || memcmp(array->data, found, bytes_of(array)) == 0,
+               "%s: an argument was changed", call->name);
+        memcpy(array->data, found, bytes_of(array));
+        tp_device_free(device, (uint8_t *)lent - array->offset);
+    }
+    free(found);
 }
 
 XLA_FFI_Error *run(const struct call *call, bool cuda)
@@ -303,17 +345,12 @@ XLA_FFI_Error *run(const struct call *call, bool cuda)
     XLA_FFI_Error *error = handler_of(call->name, cuda)(&frame);
     expect(context.scratch_taken == 0, "%s: %zu bytes were not given back", call->name,
            context.scratch_taken);
+    if (cuda)
+        wait_for_stream();
     for (size_t i = 0; cuda && i < call->n_arguments + call->n_results; i++) {
         bool is_result = i >= call->n_arguments;
-        const struct array *array =
-            is_result ? &call->results[i - call->n_arguments] : &call->arguments[i];
-        if (is_result && buffers[i].data != NULL)
-            memcpy(array->data, buffers[i].data, bytes_of(array));
-        else if (buffers[i].data != NULL)
-            expect(memcmp(array->data, buffers[i].data, bytes_of(array)) == 0,
-                   "%s: argument %zu was changed", call->name, i);
-        if (buffers[i].data != NULL)
-            tp_device_free(device, (uint8_t *)buffers[i].data - array->offset);
+        take_back(call, is_result ? &call->results[i - call->n_arguments] : &call->arguments[i],
+                  buffers[i].data, is_result);
     }
     return error;
 }
@@ -409,16 +446,20 @@ void expect_error(struct call *call, XLA_FFI_Error_Code code, const char *text)
 
 int run_handler_tests(const struct handler_test *tests, int argc, char **argv)
 {
-    struct tp_device_facts facts;
+    enum { SKIPPED = 77 };
     struct tp_error error;
     int n_failed = 0;
     const char *build = getenv("TP_TEST_BUILDDIR");
     char path[4096];
     snprintf(path, sizeof path, "%s/tensorport-xla.so", build != NULL ? build : ".");
     library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (library == NULL || tp_device_open(&device, &facts, &error) < 0) {
-        fprintf(stderr, "%s: %s\n", path, library == NULL ? dlerror() : error.text);
+    if (library == NULL) {
+        fprintf(stderr, "%s\n", dlerror());
         return 1;
+    }
+    if (tp_device_open(&device, &facts, &error) < 0) {
+        printf("1..0 # skipped: %s\n", error.text);
+        return SKIPPED;
     }
     size_t n_tests = 0;
     while (tests[n_tests].name != NULL)

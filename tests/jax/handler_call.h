@@ -25,6 +25,9 @@ int run_handler_tests(const struct handler_test *tests, int argc, char **argv);
 /* The test fails unless `holds`; the first such message is told. */
 void expect(bool holds, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Whether there is no device. */
+bool is_harness(void);
+
 /* A text that the next call overwrites. */
 const char *describe(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

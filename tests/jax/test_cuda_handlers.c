@@ -484,11 +484,11 @@ static void no_memory(void)
     expect_error(&call, exhausted, "sink_attention");
 }
 
-/* A launch that fails is told, and what was lent is given back. */
+/* A launch that fails is told, and what was lent is given back. Only the harness does on demand. */
 static void failing_launches(void)
 {
     static const char *const after[] = {"0", "1", "2", "3"};
-    for (size_t i = 0; i < sizeof after / sizeof *after; i++) {
+    for (size_t i = 0; is_harness() && i < sizeof after / sizeof *after; i++) {
         setenv("TENSORPORT_HARNESS_FAIL", after[i], 1);
         struct call call = moe(i % 2 == 0 ? 2 : 9, 2, 3, 32, 64, F32, F32);
         expect_error(&call, XLA_FFI_Error_Code_INTERNAL,

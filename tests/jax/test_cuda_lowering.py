@@ -3,6 +3,7 @@ jax.numpy where there is none or another version's. No GPU is needed to look at 
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,10 +43,17 @@ print(_ffi.reason("CUDA"))
 """
 
 
+def under_sanitizer():
+    """A library with the address sanitizer wants its runtime loaded first, and that the one of C++."""
+    needed = subprocess.run(["ldd", CPU], capture_output=True, text=True, check=True).stdout
+    runtimes = re.findall(r"=> (\S*/lib(?:asan|tsan)\.\S*)", needed)
+    return {"LD_PRELOAD": ":".join([*runtimes, "libstdc++.so.6"]), "ASAN_OPTIONS": "detect_leaks=0"} if runtimes else {}
+
+
 def called(platform, **environment):
     """The names of the handlers that are called, and why there are none for CUDA."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, platform], capture_output=True, text=True, check=False, timeout=60,
-                          env={**os.environ, "PYTHONPATH": str(PACKAGE), "JAX_PLATFORMS": "cpu", **environment})
+                          env={**os.environ, "PYTHONPATH": str(PACKAGE), "JAX_PLATFORMS": "cpu", **under_sanitizer(), **environment})
     assert done.returncode == 0, done.stderr
     names, reason = done.stdout.splitlines()
     return tuple(names.split()), reason
