@@ -63,7 +63,7 @@ tensorport-xla.so: libxla.a $(xla_libraries)
 
 jax_library = infer/jax/python/tensorport/tensorport-xla.so
 $(jax_library): tensorport-xla.so
-	$(AM_V_GEN)$(MKDIR_P) $(@D) && cp -f $< $@
+	$(AM_V_GEN)$(MKDIR_P) $(@D) && rm -f $@ && cp $< $@
 
 xladir = $(pkglibdir)
 xla_DATA = tensorport-xla.so
@@ -83,7 +83,7 @@ tensorport-xla-cuda.so: libxla_cuda.a $(xla_cuda_objects)
 
 jax_cuda_library = infer/jax/python/tensorport/tensorport-xla-cuda.so
 $(jax_cuda_library): tensorport-xla-cuda.so
-	$(AM_V_GEN)$(MKDIR_P) $(@D) && cp -f $< $@
+	$(AM_V_GEN)$(MKDIR_P) $(@D) && rm -f $@ && cp $< $@
 
 xla_DATA += tensorport-xla-cuda.so
 CLEANFILES += tensorport-xla-cuda.so $(jax_cuda_library)
