@@ -47,7 +47,7 @@ jax-package: $(JAX_PACKAGE)
 	done
 	$(AM_V_at)chmod u+w infer/jax/python infer/jax/python/tensorport
 .PHONY: jax-package
-all-local: jax-package $(jax_library) $(jax_cuda_library)
+all-local: jax-package $(jax_library)
 clean-local:
 	test infer/jax/python -ef $(srcdir)/infer/jax/python || rm -rf infer/jax/python
 
@@ -84,6 +84,7 @@ tensorport-xla-cuda.so: libxla_cuda.a $(xla_cuda_objects)
 jax_cuda_library = infer/jax/python/tensorport/tensorport-xla-cuda.so
 $(jax_cuda_library): tensorport-xla-cuda.so
 	$(AM_V_GEN)$(MKDIR_P) $(@D) && rm -f $@ && cp $< $@
+jax-package: $(jax_cuda_library)
 
 xla_DATA += tensorport-xla-cuda.so
 CLEANFILES += tensorport-xla-cuda.so $(jax_cuda_library)

@@ -1,7 +1,6 @@
 # The Python package and the kernels behind it. They want jax, which the tests' requirements name; what
 # needs the kernels says so where configure found no header to build them with.
 JAX_TESTS = \
-	tests/jax/test_cuda_lowering.py \
 	tests/jax/test_ffi.py
 
 EXTRA_DIST += $(JAX_TESTS)
@@ -38,4 +37,10 @@ EXTRA_tests_jax_test_cuda_handlers_DEPENDENCIES = tensorport-xla.so
 TESTS += tests/jax/test-cuda-handlers
 endif
 endif
+endif
+
+# What is compiled for CUDA, whether or not anything is built for it.
+EXTRA_DIST += tests/jax/test_cuda_lowering.py
+if PYTHON_TESTS
+TESTS += tests/jax/test_cuda_lowering.py
 endif
