@@ -84,7 +84,7 @@ tensorport-xla-cuda.so: libxla_cuda.a $(xla_cuda_objects)
 jax_cuda_library = infer/jax/python/tensorport/tensorport-xla-cuda.so
 $(jax_cuda_library): tensorport-xla-cuda.so
 	$(AM_V_GEN)$(MKDIR_P) $(@D) && rm -f $@ && cp $< $@
-jax-package: $(jax_cuda_library)
+noinst_DATA = $(jax_cuda_library)
 
 xla_DATA += tensorport-xla-cuda.so
 CLEANFILES += tensorport-xla-cuda.so $(jax_cuda_library)
