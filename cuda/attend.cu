@@ -28,7 +28,7 @@ TP_DEVICE struct part part_of(const struct tp_attend *a)
     uint32_t begin = p.split * TP_GPU_KEY_SPLIT, end = begin + TP_GPU_KEY_SPLIT;
     p.first = begin > first ? begin : first;
     p.end = end < position + 1 ? end : position + 1;
-    p.place = tp_find_cache(&a->cache, a->places.sequences[p.token]);
+    p.place = tp_find_cache(&a->cache, a->places.sequences[p.token], p.kv_head);
     return p;
 }
 
@@ -46,7 +46,7 @@ TP_DEVICE void score(const struct tp_attend *a, const struct part *p, const floa
     uint32_t size = a->cache.head_size, position = p->first + threadIdx.x;
     if (position >= p->end)
         return;
-    size_t key = ((size_t)p->kv_head * p->place.capacity + position % p->place.capacity) * size;
+    size_t key = (size_t)(position % p->place.capacity) * p->place.stride;
     for (uint32_t head = 0; head < p->group; head += HEADS) {
         float sums[HEADS] = {};
         for (uint32_t i = 0; i < size; i += NUMBERS) {
@@ -103,8 +103,8 @@ TP_DEVICE void mix(const struct tp_attend *a, const struct part *p, const float 
         const float *row = weights + i / size * TP_GPU_KEY_SPLIT;
         float sum = 0;
         for (uint32_t key = 0; key < n; key++) {
-            size_t slot = (p->first + key) % p->place.capacity;
-            size_t at = ((size_t)p->kv_head * p->place.capacity + slot) * size + i % size;
+            uint32_t slot = (p->first + key) % p->place.capacity;
+            size_t at = (size_t)slot * p->place.stride + i % size;
             sum = fmaf(row[key], tp_load_number(p->place.values, at, a->cache.bf16), sum);
         }
         mixed[i] = sum;

@@ -51,6 +51,13 @@ int tp_device_open(struct tp_device **ret_device, struct tp_device_facts *ret_fa
 /* Waits for what is in progress. Memory must have been freed. NULL is allowed. */
 void tp_device_close(struct tp_device *device);
 
+/* The device that the calling thread uses, for launches on a stream that is somebody else's; it is
+ * neither waited for nor destroyed. Facts are looked up once for each device, memory_available
+ * among them. Any thread; the device belongs to it. */
+int tp_device_adopt(void *stream, struct tp_device **ret_device,
+                    const struct tp_device_facts **ret_facts, struct tp_error *error);
+void tp_device_release(struct tp_device *device);
+
 /* Memory of the device, aligned to 256, of any content. */
 int tp_device_allocate(struct tp_device *device, size_t bytes, void **ret_memory,
                        struct tp_error *error);

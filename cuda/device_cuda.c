@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,11 +75,12 @@ static int check(struct tp_device *device, struct tp_error *error)
 
 /* ---- opening ---- */
 
-static int read_facts(struct tp_device_facts *facts, struct tp_error *error)
+static int read_facts(int number, struct tp_device_facts *facts, struct tp_error *error)
 {
     struct cudaDeviceProp properties;
     size_t available, all;
-    int rc = judge(NULL, cudaGetDeviceProperties(&properties, 0), "ask what the GPU is", error);
+    int rc =
+        judge(NULL, cudaGetDeviceProperties(&properties, number), "ask what the GPU is", error);
     if (rc == 0)
         rc = judge(NULL, cudaMemGetInfo(&available, &all), "use the GPU", error);
     if (rc < 0)
@@ -127,7 +129,7 @@ int tp_device_open(struct tp_device **ret_device, struct tp_device_facts *ret_fa
     if (rc == 0)
         rc = judge(NULL, cudaSetDevice(0), "use the GPU", error);
     if (rc == 0)
-        rc = read_facts(&device->facts, error);
+        rc = read_facts(0, &device->facts, error);
     if (rc == 0)
         rc = judge(NULL, cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking),
                    "use the GPU", error);
@@ -146,6 +148,53 @@ void tp_device_close(struct tp_device *device)
         return;
     cudaStreamSynchronize(device->stream);
     cudaStreamDestroy(device->stream);
+    free(device);
+}
+
+/* ---- streams of others ---- */
+
+enum { DEVICES_MAX = 64 };
+
+/* What device `number` is, looked up once: it takes longer than a kernel. */
+static int find_facts(int number, const struct tp_device_facts **ret_facts, struct tp_error *error)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static struct tp_device_facts known[DEVICES_MAX];
+    static bool is_known[DEVICES_MAX];
+    int rc = 0;
+    if (number < 0 || number >= DEVICES_MAX)
+        return tp_error_set(error, -ENODEV, "expected a GPU below number %d, found %d", DEVICES_MAX,
+                            number);
+    pthread_mutex_lock(&lock);
+    if (!is_known[number])
+        rc = read_facts(number, &known[number], error);
+    is_known[number] |= rc == 0;
+    pthread_mutex_unlock(&lock);
+    if (rc == 0)
+        *ret_facts = &known[number];
+    return rc;
+}
+
+int tp_device_adopt(void *stream, struct tp_device **ret_device,
+                    const struct tp_device_facts **ret_facts, struct tp_error *error)
+{
+    int number = 0;
+    int rc = judge(NULL, cudaGetDevice(&number), "find the GPU in use", error);
+    if (rc == 0)
+        rc = find_facts(number, ret_facts, error);
+    if (rc < 0)
+        return rc;
+    struct tp_device *device = calloc(1, sizeof *device);
+    if (device == NULL)
+        return tp_error_set(error, -ENOMEM, "out of memory");
+    device->facts = **ret_facts;
+    device->stream = stream;
+    *ret_device = device;
+    return 0;
+}
+
+void tp_device_release(struct tp_device *device)
+{
     free(device);
 }
 

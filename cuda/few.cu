@@ -163,34 +163,6 @@ TP_DEVICE void finish_router_logits(const struct tp_few_output *a, uint32_t n_ti
     }
 }
 
-/* The experts that anybody chose, and which of each token's choices they are; by the first warp. */
-TP_DEVICE void list_active(const struct tp_routing *routing, uint32_t n_tokens)
-{
-    uint32_t lane = threadIdx.x % 32, k = routing->n_per_token, n = 0;
-    for (uint32_t first = 0; first < routing->n_experts; first += 32) {
-        uint32_t expert = first + lane;
-        bool is_chosen = false;
-        for (uint32_t i = 0; i < n_tokens * k; i++)
-            is_chosen |= routing->chosen[i] == expert;
-        uint32_t all = __ballot_sync(TP_ALL_LANES, is_chosen);
-        uint32_t at = n + (uint32_t)__popc(all & ((1u << lane) - 1));
-        n += (uint32_t)__popc(all);
-        if (!is_chosen)
-            continue;
-        routing->active[at] = expert;
-        for (uint32_t token = 0; token < TP_FEW; token++) {
-            uint16_t slot = TP_NO_SLOT;
-            for (uint32_t i = 0; token < n_tokens && i < k; i++) {
-                if (routing->chosen[token * k + i] == expert)
-                    slot = (uint16_t)i;
-            }
-            routing->slots[at * TP_FEW + token] = slot;
-        }
-    }
-    if (lane == 0)
-        *routing->n_active = n;
-}
-
 /* By the last block, when x is whole. */
 TP_DEVICE void route(const struct tp_few_output *a, uint32_t n_tiles, float *scales)
 {
@@ -215,7 +187,7 @@ TP_DEVICE void route(const struct tp_few_output *a, uint32_t n_tiles, float *sca
     }
     __syncthreads();
     if (warp == 0)
-        list_active(routing, a->n_tokens);
+        tp_list_active(routing, a->n_tokens);
 }
 
 template <class WEIGHTS, int GROUPS> TP_DEVICE void few_output(const struct tp_few_output *a)
@@ -401,7 +373,9 @@ template <class WEIGHTS, int GROUPS> TP_DEVICE void few_head(const struct tp_few
 #define EXPERT_STAGES(stage)                                                                       \
     STAGES(stage)                                                                                  \
     STAGE(stage, mxfp4_1, tp_mxfp4_weights, 1)                                                     \
-    STAGE(stage, mxfp4_3, tp_mxfp4_weights, 3)
+    STAGE(stage, mxfp4_3, tp_mxfp4_weights, 3)                                                     \
+    STAGE(stage, wide_1, tp_wide_mxfp4_weights, 1)                                                 \
+    STAGE(stage, wide_3, tp_wide_mxfp4_weights, 3)
 STAGES(heads)
 STAGES(output)
 EXPERT_STAGES(gate_up)

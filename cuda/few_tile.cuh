@@ -126,10 +126,24 @@ struct tp_bf16_weights {
 
 /* 2^(scale - 127 + 126), twice: what a nibble's bits in a BF16's lack, and the scale, which is at
  * most TP_SCALE_MAX, or NaN. */
-TP_DEVICE uint32_t tp_mxfp4_factor(uint32_t scale)
+TP_DEVICE void tp_make_factor(uint32_t scale, uint32_t *ret_factor)
 {
     uint32_t bits = scale == 255 ? 0x7fc0u : (scale + 126) << 7;
-    return bits << 16 | bits;
+    *ret_factor = bits << 16 | bits;
+}
+
+/* The same for any scale, in two steps: where nobody has looked at the scales before. A product
+ * that is too large for a BF16 is infinite. */
+struct tp_wide_factor {
+    uint32_t first, second;
+};
+
+TP_DEVICE void tp_make_factor(uint32_t scale, struct tp_wide_factor *ret_factor)
+{
+    bool is_large = scale > TP_SCALE_MAX && scale != 255;
+    uint32_t bits = is_large ? (scale - 1) << 7 : 127u << 7;
+    tp_make_factor(is_large ? (uint32_t)TP_SCALE_MAX : scale, &ret_factor->first);
+    ret_factor->second = bits << 16 | bits;
 }
 
 /* Nibbles 3 and 7 of a word as a pair of BF16: sign, and the three bits below it where the lowest
@@ -140,7 +154,12 @@ TP_DEVICE uint32_t tp_unpack_nibbles(uint32_t word, uint32_t factor)
     return tp_multiply_bf16_pairs((word & 0x80008000u) | (word >> 6 & 0x01c001c0u), factor);
 }
 
-struct tp_mxfp4_weights {
+TP_DEVICE uint32_t tp_unpack_nibbles(uint32_t word, struct tp_wide_factor factor)
+{
+    return tp_multiply_bf16_pairs(tp_unpack_nibbles(word, factor.first), factor.second);
+}
+
+template <class FACTOR> struct tp_mxfp4_weights_by {
     static constexpr bool on_tensor_cores = true;
 
     template <int GROUPS>
@@ -169,9 +188,11 @@ struct tp_mxfp4_weights {
                 uint32_t block = first + i * TP_FEW_WARPS * STEP;
                 if (block >= n_blocks)
                     break;
-                multiply_block<GROUPS>(&upper[i], &lower[i], tp_mxfp4_factor(upper_scale[i]),
-                                       tp_mxfp4_factor(lower_scale[i]), column, (block + t) * 32,
-                                       sums);
+                FACTOR upper_factor, lower_factor;
+                tp_make_factor(upper_scale[i], &upper_factor);
+                tp_make_factor(lower_scale[i], &lower_factor);
+                multiply_block<GROUPS>(&upper[i], &lower[i], upper_factor, lower_factor, column,
+                                       (block + t) * 32, sums);
             }
         }
     }
@@ -179,10 +200,9 @@ struct tp_mxfp4_weights {
     /* Zeros where a block does not exist, whatever the factor: then columns are not read either,
      * for there may be none. */
     template <int GROUPS>
-    static TP_DEVICE_MEMBER void multiply_block(const uint4 *upper, const uint4 *lower,
-                                                uint32_t upper_factor, uint32_t lower_factor,
-                                                const uint16_t *const *column, uint32_t at,
-                                                float sums[GROUPS][4])
+    static TP_DEVICE_MEMBER void
+    multiply_block(const uint4 *upper, const uint4 *lower, FACTOR upper_factor, FACTOR lower_factor,
+                   const uint16_t *const *column, uint32_t at, float sums[GROUPS][4])
     {
         const uint32_t upper_words[4] = {upper->x, upper->y, upper->z, upper->w};
         const uint32_t lower_words[4] = {lower->x, lower->y, lower->z, lower->w};
@@ -205,6 +225,9 @@ struct tp_mxfp4_weights {
         }
     }
 };
+
+typedef tp_mxfp4_weights_by<uint32_t> tp_mxfp4_weights;
+typedef tp_mxfp4_weights_by<struct tp_wide_factor> tp_wide_mxfp4_weights;
 
 /* ---- any type, without tensor cores: lane 4 g + t sums for tokens 2 t and 2 t + 1 ---- */
 

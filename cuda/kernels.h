@@ -75,7 +75,7 @@ struct tp_columns {
 
 /* Sums of squares of the vectors, before they were multiplied by the norm's weight. */
 struct tp_squares {
-    float *sums; /* [n_sums][TP_FEW], or [1][T] in a step of many */
+    float *sums; /* [n_sums][TP_FEW], or [1][T] in a step of many; there NULL: without a norm */
     uint32_t n_sums;
     uint32_t size; /* of the vectors */
     float epsilon;
@@ -96,6 +96,10 @@ struct tp_gpu_cache {
     uint32_t ring_capacity;              /* of layers with a window */
     uint32_t rings_before, whole_before; /* layers of either kind before this one */
     bool is_ring, bf16;
+    /* Or, in the place of sequences, arrays [sequences][capacity][KV heads][head size] that are
+     * somebody else's. */
+    const uint8_t *keys, *values;
+    uint32_t capacity;
 };
 
 /* Where the tokens of a step stand. */
@@ -220,7 +224,7 @@ struct tp_few_head {
 
 /* Each for weights in BF16 on tensor cores, with one group of 8 columns (parts of two tokens, or
  * one part of eight) or with three (a part each), and for any type without them. Experts may be
- * MXFP4. */
+ * MXFP4; `wide` is MXFP4 with scales that may be large, whatever has_large_scales says. */
 #define TP_FEW_KERNELS(stage)                                                                      \
     TP_DECLARE_KERNEL(tp_few_##stage##_bf16_1);                                                    \
     TP_DECLARE_KERNEL(tp_few_##stage##_bf16_3);                                                    \
@@ -228,7 +232,9 @@ struct tp_few_head {
 #define TP_FEW_EXPERT_KERNELS(stage)                                                               \
     TP_FEW_KERNELS(stage);                                                                         \
     TP_DECLARE_KERNEL(tp_few_##stage##_mxfp4_1);                                                   \
-    TP_DECLARE_KERNEL(tp_few_##stage##_mxfp4_3)
+    TP_DECLARE_KERNEL(tp_few_##stage##_mxfp4_3);                                                   \
+    TP_DECLARE_KERNEL(tp_few_##stage##_wide_1);                                                    \
+    TP_DECLARE_KERNEL(tp_few_##stage##_wide_3)
 TP_FEW_KERNELS(heads);
 TP_FEW_KERNELS(output);
 TP_FEW_EXPERT_KERNELS(gate_up);
@@ -271,8 +277,8 @@ struct tp_query_tile {
     uint32_t first, n;
 };
 
-/* Attention, and the columns that o multiplies with. Block: a tile of tokens, a KV head. Keys go
- * through shared memory in pieces counted from position 0. */
+/* Attention, and the columns that o multiplies with. Block: a tile of tokens, whose positions may
+ * have any order, a KV head. Keys go through shared memory in pieces counted from position 0. */
 struct tp_many_attend {
     struct tp_places places;
     struct tp_gpu_cache cache;
@@ -342,6 +348,9 @@ struct tp_many_down {
     TP_DECLARE_KERNEL(tp_many_##stage##_mxfp4_3)
 TP_MANY_EXPERT_KERNELS(gate_up);
 TP_MANY_EXPERT_KERNELS(down);
+TP_DECLARE_KERNEL(tp_many_gate_up_wide_1);
+TP_DECLARE_KERNEL(tp_many_gate_up_wide_3);
+TP_DECLARE_KERNEL(tp_many_down_wide_3);
 
 /* Bytes of shared memory: of products, of tp_many_attend with tiles of so many tokens. */
 size_t tp_many_shared_bytes(enum tp_matrix_type type, uint32_t n_parts);
@@ -400,6 +409,121 @@ TP_DECLARE_KERNEL(tp_choose_token);
 
 /* Bytes of shared memory, of each. */
 size_t tp_choose_shared_bytes(void);
+
+/* ---- arrays that are somebody else's: what infer/jax/handlers.h asks for ---- */
+
+/* In float32 or BF16. */
+struct tp_numbers {
+    void *data;
+    bool bf16;
+};
+
+/* x as columns, exactly: one part where they are BF16, three otherwise. Block: a vector. */
+struct tp_array_columns {
+    struct tp_numbers x; /* [n][size] */
+    struct tp_columns columns;
+};
+TP_DECLARE_KERNEL(tp_array_columns);
+
+/* target = source, rounded to nearest even. Any grid in x. */
+struct tp_array_convert {
+    struct tp_numbers source, target;
+    uint64_t n;
+};
+TP_DECLARE_KERNEL(tp_array_convert);
+
+/* y = x w^T + bias, for each of some matrices. Grid: tiles of rows, tiles of vectors (TP_FEW of
+ * them, or TP_MANY_VECTORS), matrices. Of few, tiles of rows may be fewer than there are; the
+ * variants are those above. Shared memory as tp_few_shared_bytes() and tp_many_shared_bytes(). */
+struct tp_array_product {
+    struct tp_gpu_matrix w;    /* the first */
+    struct tp_numbers bias;    /* [matrices][rows]; no data: none */
+    struct tp_columns columns; /* [matrices][n] */
+    uint32_t n;
+    struct tp_numbers y; /* [matrices][n][rows] */
+};
+TP_FEW_KERNELS(product);
+TP_DECLARE_KERNEL(tp_few_product_wide_1);
+TP_DECLARE_KERNEL(tp_few_product_wide_3);
+TP_DECLARE_KERNEL(tp_many_product_bf16_1);
+TP_DECLARE_KERNEL(tp_many_product_bf16_3);
+TP_DECLARE_KERNEL(tp_many_product_wide_1);
+TP_DECLARE_KERNEL(tp_many_product_wide_3);
+
+/* A token's experts and their weights, as somebody chose them. An expert outside 0 .. E - 1 adds
+ * nothing. */
+struct tp_array_choice {
+    const int32_t *chosen; /* [T][K] */
+    const float *weights;  /* [T][K] */
+    uint32_t n_tokens;
+};
+
+/* What tp_few_gate_up and tp_few_down need of it. An expert that a token has twice has both weights
+ * the first time. Grid: 1 + T * K + T blocks. */
+struct tp_array_route {
+    struct tp_array_choice choice;
+    struct tp_routing routing;
+    uint32_t hidden;
+    float *outputs;    /* [T * K][H]: zeros where nothing is chosen */
+    float *x;          /* [T][H]: zeros */
+    uint32_t *arrived; /* [n_arrived]: zeros */
+    uint32_t n_arrived;
+    struct tp_columns inners; /* [T * K]: zeros behind their size */
+};
+TP_DECLARE_KERNEL(tp_array_route);
+
+/* What tp_many_sort needs of it: none is expert E, which gets no slot. Any grid in x. */
+struct tp_array_choose {
+    struct tp_array_choice choice;
+    struct tp_slots slots;    /* n_experts, n_per_token, chosen */
+    struct tp_columns inners; /* as above */
+};
+TP_DECLARE_KERNEL(tp_array_choose);
+
+/* y = the sum of weight * output over a token's experts, in its order. Block: a token. */
+struct tp_array_mix {
+    const float *outputs; /* [T * K][H] by slot */
+    const float *weights; /* [T][K] */
+    struct tp_slots slots;
+    struct tp_numbers y; /* [T][H] */
+    uint32_t hidden;
+};
+TP_DECLARE_KERNEL(tp_array_mix);
+
+/* Where queries stand, as somebody says: [n] of them, number `first` and the following of all
+ * sequences', which have n_queries each. Outside the cache they stand at 0, and tp_array_mixed puts
+ * zeros there. Any grid in x. */
+struct tp_array_places {
+    const int32_t *positions; /* of all */
+    uint32_t first, n, n_queries, capacity;
+    uint32_t *places, *sequences; /* [n] each */
+    struct tp_query_tile *tiles;  /* of whole sequences: up to tile_max queries each; or NULL */
+    uint32_t tile_max;
+    uint32_t *arrived; /* [n_arrived]: zeros */
+    uint32_t n_arrived;
+};
+TP_DECLARE_KERNEL(tp_array_places);
+
+/* y = the columns that attention leaves. Block: a query. */
+struct tp_array_mixed {
+    const int32_t *positions; /* [n] */
+    uint32_t capacity;
+    struct tp_columns columns; /* [n] of Q */
+    struct tp_numbers y;       /* [n][Q] */
+};
+TP_DECLARE_KERNEL(tp_array_mixed);
+
+/* Blocks and scales of values, and back: decode/mxfp4_encode.h and decode/codec.h. Any grid in x.
+ */
+enum tp_array_type { TP_ARRAY_F32, TP_ARRAY_F16, TP_ARRAY_BF16 };
+struct tp_array_blocks {
+    void *values; /* [n][32] */
+    enum tp_array_type type;
+    uint8_t *blocks, *scales; /* [n][16], [n] */
+    uint64_t n;
+};
+TP_DECLARE_KERNEL(tp_array_quantize);
+TP_DECLARE_KERNEL(tp_array_dequantize);
 
 /* ---- what the device can do at most ---- */
 

@@ -58,10 +58,10 @@ TP_DEVICE void tp_store_head_pair(const struct tp_few_heads *a, const struct tp_
         queries[half] = second;
         return;
     }
-    struct tp_cache_place place = tp_find_cache(&a->cache, a->places.sequences[token]);
+    struct tp_cache_place place = tp_find_cache(&a->cache, a->places.sequences[token], u->head);
     uint32_t slot = a->places.positions[token] % place.capacity;
     uint8_t *numbers = u->kind == 1 ? place.keys : place.values;
-    size_t at = ((size_t)u->head * place.capacity + slot) * size + u->pair;
+    size_t at = (size_t)slot * place.stride + u->pair;
     tp_store_number(numbers, at, a->cache.bf16, first);
     tp_store_number(numbers, at + half, a->cache.bf16, second);
 }
@@ -119,6 +119,34 @@ TP_DEVICE void tp_choose_experts(const float *logits, uint32_t n_experts, uint32
         for (uint32_t i = 0; i < k; i++)
             weights[i] /= total;
     }
+}
+
+/* The experts that anybody chose, and which of each token's choices they are; by the first warp. */
+TP_DEVICE void tp_list_active(const struct tp_routing *routing, uint32_t n_tokens)
+{
+    uint32_t lane = threadIdx.x % 32, k = routing->n_per_token, n = 0;
+    for (uint32_t first = 0; first < routing->n_experts; first += 32) {
+        uint32_t expert = first + lane;
+        bool is_chosen = false;
+        for (uint32_t i = 0; i < n_tokens * k; i++)
+            is_chosen |= routing->chosen[i] == expert;
+        uint32_t all = __ballot_sync(TP_ALL_LANES, is_chosen);
+        uint32_t at = n + (uint32_t)__popc(all & ((1u << lane) - 1));
+        n += (uint32_t)__popc(all);
+        if (!is_chosen)
+            continue;
+        routing->active[at] = expert;
+        for (uint32_t token = 0; token < TP_FEW; token++) {
+            uint16_t slot = TP_NO_SLOT;
+            for (uint32_t i = 0; token < n_tokens && i < k; i++) {
+                if (routing->chosen[token * k + i] == expert)
+                    slot = (uint16_t)i;
+            }
+            routing->slots[at * TP_FEW + token] = slot;
+        }
+    }
+    if (lane == 0)
+        *routing->n_active = n;
 }
 
 /* ---- experts ---- */

@@ -1,14 +1,17 @@
 # The GPU backend: one plugin that holds all it needs of the rest of the code, and CUDA's runtime.
 cuda_kernel_files = \
+	cuda/arrays.cu \
 	cuda/attend.cu \
 	cuda/choose.cu \
 	cuda/few.cu \
 	cuda/many.cu \
 	cuda/many_attend.cu \
 	cuda/many_rows.cu \
-	cuda/peaks.cu
+	cuda/peaks.cu \
+	cuda/product.cu
 
 cuda_header_files = \
+	cuda/arena.h \
 	cuda/backend.h \
 	cuda/choosing.h \
 	cuda/decoding.h \
@@ -33,6 +36,7 @@ cuda_header_files = \
 
 # The host's side, without the device: the tests have one of their own.
 cuda_host_files = \
+	cuda/arena.c \
 	cuda/backend.c \
 	cuda/choosing.c \
 	cuda/decoding.c \

@@ -5,6 +5,8 @@
 /* 1 / sqrt(mean of squares + epsilon) of a token. */
 TP_DEVICE float scale_of(const struct tp_squares *squares, uint32_t token)
 {
+    if (squares->sums == NULL)
+        return 1.0f;
     return 1.0f / sqrtf(squares->sums[token] / (float)squares->size + squares->epsilon);
 }
 
@@ -233,6 +235,9 @@ TP_KERNEL(tp_many_output_3, struct tp_many_output, TP_MANY_THREADS)
     EXPERT_KERNEL(stage, mxfp4_3, tp_mxfp4_many, 3)
 EXPERT_KERNELS(gate_up)
 EXPERT_KERNELS(down)
+EXPERT_KERNEL(gate_up, wide_1, tp_wide_mxfp4_many, 1)
+EXPERT_KERNEL(gate_up, wide_3, tp_wide_mxfp4_many, 3)
+EXPERT_KERNEL(down, wide_3, tp_wide_mxfp4_many, 3)
 
 template <class WEIGHTS, int PARTS> static size_t shared_bytes(void)
 {

@@ -87,10 +87,10 @@ TP_DEVICE void load(const struct tp_many_attend *a, const struct tp_cache_place 
     uint32_t head_size = a->cache.head_size;
     for (uint32_t i = threadIdx.x; i < TP_MANY_KEYS * d->size; i += N_THREADS) {
         uint32_t position = first + i / d->size, at = i % d->size;
-        size_t slot = (size_t)blockIdx.y * place->capacity + position % place->capacity;
+        size_t number = (size_t)(position % place->capacity) * place->stride + at;
         bool exists = position <= last && at < head_size;
         d->keys[(size_t)(i / d->size) * (d->size + KEY_PADDING) + at] =
-            exists ? tp_load_number(numbers, slot * head_size + at, a->cache.bf16) : 0.0f;
+            exists ? tp_load_number(numbers, number, a->cache.bf16) : 0.0f;
     }
 }
 
@@ -194,9 +194,15 @@ TP_KERNEL(tp_many_attend, struct tp_many_attend, TP_MANY_ATTEND_THREADS)
     tp_wait_for_previous();
     struct tp_query_tile tile = a->tiles[blockIdx.x];
     struct desk d = desk_of(a);
-    struct tp_cache_place place = tp_find_cache(&a->cache, a->places.sequences[tile.first]);
-    uint32_t last = a->places.positions[tile.first + tile.n - 1];
-    uint32_t first = query_of(a, &tile, &d, 0).first / TP_MANY_KEYS * TP_MANY_KEYS;
+    struct tp_cache_place place =
+        tp_find_cache(&a->cache, a->places.sequences[tile.first], blockIdx.y);
+    uint32_t first = 0xffffffffu, last = 0;
+    for (uint32_t row = 0; row < tile.n * d.group; row += d.group) {
+        struct query q = query_of(a, &tile, &d, row);
+        first = q.first < first ? q.first : first;
+        last = q.position > last ? q.position : last;
+    }
+    first = first / TP_MANY_KEYS * TP_MANY_KEYS;
     begin(a, &tile, &d);
     for (; first <= last; first += TP_MANY_KEYS) {
         __syncthreads();

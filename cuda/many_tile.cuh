@@ -34,6 +34,7 @@ TP_DEVICE bool tp_many_is_lower(uint32_t row)
 /* ---- BF16: a lane has 8 columns of each 32 ---- */
 
 struct tp_bf16_many {
+    typedef uint32_t factor_type;                       /* none */
     static constexpr uint32_t m_tiles = 2, n_tiles = 4; /* of a warp: 16 rows, 8 vectors */
     static constexpr uint32_t row_bytes = TP_MANY_ROW_BYTES;
     static constexpr uint32_t chunks_per_thread = TP_MANY_ROWS * TP_MANY_CHUNKS / TP_MANY_THREADS;
@@ -93,7 +94,8 @@ struct tp_bf16_many {
 
 /* ---- MXFP4: a lane has 16 columns of the 64, half a block ---- */
 
-struct tp_mxfp4_many {
+template <class FACTOR> struct tp_mxfp4_many_by {
+    typedef FACTOR factor_type;
     static constexpr uint32_t m_tiles = 1, n_tiles = 8;
     static constexpr uint32_t row_bytes = TP_MANY_STEP / 2;
     static constexpr uint32_t chunks_per_thread = TP_MANY_ROWS * 2 / TP_MANY_THREADS;
@@ -123,7 +125,7 @@ struct tp_mxfp4_many {
 
     /* `half` is the word of the lane's two: 8 columns of it. */
     static TP_DEVICE_MEMBER void unpack(const uint8_t *shared, uint32_t row, uint32_t half,
-                                        uint32_t t, uint32_t upper_factor, uint32_t lower_factor,
+                                        uint32_t t, FACTOR upper_factor, FACTOR lower_factor,
                                         uint32_t k0[4], uint32_t k1[4])
     {
         uint32_t u = *(const uint32_t *)(const void *)(shared + row * row_bytes + t * 8 + half * 4);
@@ -145,14 +147,19 @@ struct tp_mxfp4_many {
     }
 
     /* Of the block that lane t has half of. */
-    static TP_DEVICE_MEMBER uint32_t factor(const struct tp_gpu_matrix *w, const struct tp_row *row,
-                                            uint32_t step, uint32_t t)
+    static TP_DEVICE_MEMBER FACTOR factor(const struct tp_gpu_matrix *w, const struct tp_row *row,
+                                          uint32_t step, uint32_t t)
     {
         uint32_t block = step * 2 + t / 2;
-        bool exists = row->values != NULL && block < w->columns / 32;
-        return exists ? tp_mxfp4_factor(row->scales[block]) : 0;
+        FACTOR factor = {};
+        if (row->values != NULL && block < w->columns / 32)
+            tp_make_factor(row->scales[block], &factor);
+        return factor;
     }
 };
+
+typedef tp_mxfp4_many_by<uint32_t> tp_mxfp4_many;
+typedef tp_mxfp4_many_by<struct tp_wide_factor> tp_wide_mxfp4_many;
 
 /* ---- both operands of a step ---- */
 
@@ -211,7 +218,8 @@ template <class WEIGHTS> struct tp_many_sums {
 };
 
 template <class WEIGHTS, int PARTS>
-TP_DEVICE void tp_many_multiply(const uint8_t *shared, const uint32_t factors[WEIGHTS::m_tiles][2],
+TP_DEVICE void tp_many_multiply(const uint8_t *shared,
+                                const typename WEIGHTS::factor_type factors[WEIGHTS::m_tiles][2],
                                 tp_many_sums<WEIGHTS> *sums)
 {
     uint32_t g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
@@ -290,7 +298,7 @@ TP_DEVICE void tp_many_product(const TASK &task, uint32_t first_unit,
             tp_many_copy<WEIGHTS, PARTS>(w, columns, &sources, step, shared + step * stage_bytes);
         tp_copy_commit();
     }
-    uint32_t next_factors[WEIGHTS::m_tiles][2], factors[WEIGHTS::m_tiles][2];
+    typename WEIGHTS::factor_type next_factors[WEIGHTS::m_tiles][2], factors[WEIGHTS::m_tiles][2];
     for (uint32_t m = 0; m < WEIGHTS::m_tiles; m++) {
         next_factors[m][0] = WEIGHTS::factor(w, &sources.upper[m], 0, t);
         next_factors[m][1] = WEIGHTS::factor(w, &sources.lower[m], 0, t);

@@ -120,22 +120,36 @@ TP_DEVICE float tp_load_column(const struct tp_columns *columns, size_t vector, 
 
 /* ---- the cache ---- */
 
+/* Of one KV head: number i of slot s is s * stride + i. */
 struct tp_cache_place {
-    uint8_t *keys, *values; /* of the layer: [KV heads][capacity][head size] */
-    uint32_t capacity;
+    uint8_t *keys, *values;
+    uint32_t capacity, stride;
 };
 
-TP_DEVICE struct tp_cache_place tp_find_cache(const struct tp_gpu_cache *cache, uint32_t sequence)
+TP_DEVICE struct tp_cache_place tp_find_cache(const struct tp_gpu_cache *cache, uint32_t sequence,
+                                              uint32_t head)
 {
-    struct tp_gpu_sequence s = cache->sequences[sequence];
-    size_t position = (size_t)cache->n_heads * cache->head_size * (cache->bf16 ? 2 : 4);
+    size_t width = cache->bf16 ? 2 : 4, size = cache->head_size * width;
+    size_t position = cache->n_heads * size;
     struct tp_cache_place place;
+    if (cache->keys != NULL) {
+        size_t before = position * cache->capacity * sequence + head * size;
+        place.keys = (uint8_t *)cache->keys + before;
+        place.values = (uint8_t *)cache->values + before;
+        place.capacity = cache->capacity;
+        place.stride = cache->n_heads * cache->head_size;
+        return place;
+    }
+    struct tp_gpu_sequence s = cache->sequences[sequence];
     uint32_t ring = cache->ring_capacity < s.capacity ? cache->ring_capacity : s.capacity;
     place.capacity = cache->is_ring ? ring : s.capacity;
-    place.keys = s.memory + 2 * position *
-                                ((size_t)cache->rings_before * ring +
-                                 (size_t)cache->whole_before * s.capacity);
+    place.keys =
+        s.memory +
+        2 * position *
+            ((size_t)cache->rings_before * ring + (size_t)cache->whole_before * s.capacity) +
+        size * head * place.capacity;
     place.values = place.keys + position * place.capacity;
+    place.stride = cache->head_size;
     return place;
 }
 

@@ -1,14 +1,5 @@
 #include "cuda/step.h"
 
-#include <errno.h>
-
-enum { ALIGNMENT = 256, STRIDE_MULTIPLE = 128 };
-
-static size_t round_up(size_t value, size_t multiple)
-{
-    return (value + multiple - 1) / multiple * multiple;
-}
-
 /* ---- inputs ---- */
 
 size_t tp_step_input_bytes(const struct tp_model_config *config, size_t capacity)
@@ -30,24 +21,6 @@ struct tp_step_inputs tp_step_inputs_at(const struct tp_model_config *config, si
     inputs.cosines = (float *)(void *)(inputs.tiles + capacity);
     inputs.sines = inputs.cosines + capacity * config->head_dim / 2;
     return inputs;
-}
-
-/* ---- memory ---- */
-
-void *tp_arena_take(struct tp_arena *arena, size_t n, size_t bytes)
-{
-    uint8_t *piece = arena->memory != NULL ? arena->memory + arena->bytes : NULL;
-    arena->bytes += round_up(n * bytes, ALIGNMENT);
-    return piece;
-}
-
-struct tp_columns tp_arena_columns(struct tp_arena *arena, size_t n, size_t size, size_t n_parts)
-{
-    struct tp_columns columns = {.n_parts = (uint32_t)n_parts,
-                                 .size = (uint32_t)size,
-                                 .stride = (uint32_t)round_up(size, STRIDE_MULTIPLE)};
-    columns.parts = tp_arena_take(arena, n * n_parts, columns.stride * sizeof *columns.parts);
-    return columns;
 }
 
 /* ---- a step ---- */

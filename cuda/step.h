@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cuda/arena.h"
 #include "cuda/device.h"
 #include "cuda/kernels.h"
 #include "cuda/sequence.h"
@@ -27,19 +28,6 @@ struct tp_step_inputs {
 size_t tp_step_input_bytes(const struct tp_model_config *config, size_t capacity);
 struct tp_step_inputs tp_step_inputs_at(const struct tp_model_config *config, size_t capacity,
                                         void *memory);
-
-/* ---- memory ---- */
-
-/* Gives out pieces of a device's memory; without any it only counts. */
-struct tp_arena {
-    uint8_t *memory;
-    uint64_t bytes;
-};
-
-void *tp_arena_take(struct tp_arena *arena, size_t n, size_t bytes);
-
-/* Vectors whose padding the caller clears. */
-struct tp_columns tp_arena_columns(struct tp_arena *arena, size_t n, size_t size, size_t n_parts);
 
 /* ---- a step ---- */
 

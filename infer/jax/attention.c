@@ -4,96 +4,19 @@
 #include <errno.h>
 #include <string.h>
 
+#include "infer/jax/calls.h"
 #include "infer/jax/floats.h"
 #include "infer/jax/frame.h"
 #include "infer/jax/handlers.h"
 #include "infer/jax/process.h"
 
-struct call {
-    struct tp_buffer q, keys, values, positions, sinks, y;
-    bool has_sinks;
-    size_t n_batches, n_queries, n_heads, head_size; /* of a batch */
-    size_t capacity, n_kv_heads;
-    size_t window;
-    float scale;
-};
-
-static int open_arguments(const struct tp_frame *frame, struct call *call, struct tp_error *error)
-{
-    uint32_t floats = tp_types(TP_F32) | tp_types(TP_BF16);
-    int64_t window = 0;
-    int rc = tp_frame_count(frame, 4, 5, 1, error);
-    if (rc != 0)
-        return rc;
-    call->has_sinks = tp_frame_arguments(frame) == 5;
-    rc = tp_frame_argument(frame, 0, "q", floats, &call->q, error);
-    if (rc == 0)
-        rc = tp_frame_argument(frame, 1, "keys", floats, &call->keys, error);
-    if (rc == 0)
-        rc =
-            tp_frame_argument(frame, 2, "values", tp_types(call->keys.dtype), &call->values, error);
-    if (rc == 0)
-        rc = tp_frame_argument(frame, 3, "positions", tp_types(TP_I32), &call->positions, error);
-    if (rc == 0 && call->has_sinks)
-        rc = tp_frame_argument(frame, 4, "sinks", floats, &call->sinks, error);
-    if (rc == 0)
-        rc = tp_frame_result(frame, 0, "mixed", tp_types(call->q.dtype), &call->y, error);
-    if (rc == 0)
-        rc = tp_frame_s64(frame, "window", &window, error);
-    if (rc == 0)
-        rc = tp_frame_f32(frame, "scale", &call->scale, error);
-    if (rc == 0 && window < 0)
-        rc = tp_error_set(error, -EINVAL, "attribute \"window\": expected 0 or more, found %lld",
-                          (long long)window);
-    call->window = (size_t)window;
-    return rc;
-}
-
-/* q gives the batches, queries, heads and their size; keys the capacity and their heads. */
-static int expect_shapes(struct call *call, struct tp_error *error)
-{
-    size_t expected[TP_BUFFER_MAX_RANK], rank = call->q.rank;
-    int rc = tp_buffer_expect_rank(&call->q, 3, error);
-    if (rc == 0)
-        rc = tp_buffer_expect_rank(&call->keys, rank, error);
-    if (rc != 0)
-        return rc;
-    call->n_queries = call->q.dims[rank - 3];
-    call->n_heads = call->q.dims[rank - 2];
-    call->head_size = call->q.dims[rank - 1];
-    call->capacity = call->keys.dims[rank - 3];
-    call->n_kv_heads = call->keys.dims[rank - 2];
-    call->n_batches = 1;
-    for (size_t i = 0; i + 3 < rank; i++)
-        call->n_batches *= call->q.dims[i];
-    memcpy(expected, call->q.dims, rank * sizeof *expected);
-    rc = tp_buffer_expect(&call->y, expected, rank, error);
-    if (rc == 0)
-        rc = tp_buffer_expect(&call->positions, expected, rank - 2, error);
-    expected[rank - 3] = call->capacity;
-    expected[rank - 2] = call->n_kv_heads;
-    if (rc == 0)
-        rc = tp_buffer_expect(&call->keys, expected, rank, error);
-    if (rc == 0)
-        rc = tp_buffer_expect(&call->values, expected, rank, error);
-    if (rc == 0 && call->has_sinks)
-        rc = tp_buffer_expect(&call->sinks, &call->n_heads, 1, error);
-    if (rc == 0 && (call->n_kv_heads == 0 || call->n_heads % call->n_kv_heads != 0))
-        rc = tp_error_set(error, -EINVAL,
-                          "argument \"q\": expected a multiple of the caches' %zu heads, found %zu",
-                          call->n_kv_heads, call->n_heads);
-    return rc;
-}
-
-/* ---- computing ---- */
-
-static bool is_inside(const struct call *call, int32_t position)
+static bool is_inside(const struct tp_attention_call *call, int32_t position)
 {
     return position >= 0 && (size_t)position < call->capacity;
 }
 
 /* How many queries from `i` on, of a batch's positions, follow each other. */
-static size_t run_at(const struct call *call, const int32_t *positions, size_t i)
+static size_t run_at(const struct tp_attention_call *call, const int32_t *positions, size_t i)
 {
     size_t n = 1;
     while (i + n < call->n_queries && is_inside(call, positions[i + n]) &&
@@ -103,8 +26,9 @@ static size_t run_at(const struct call *call, const int32_t *positions, size_t i
 }
 
 /* Lists the runs, and zeroes what queries outside of the cache mix. */
-static size_t list_runs(const struct call *call, const struct tp_kv_cache *caches, const float *q,
-                        const float *sinks, float *mixed, struct tp_attention *attentions)
+static size_t list_runs(const struct tp_attention_call *call, const struct tp_kv_cache *caches,
+                        const float *q, const float *sinks, float *mixed,
+                        struct tp_attention *attentions)
 {
     size_t width = call->n_heads * call->head_size, count = 0;
     for (size_t batch = 0; batch < call->n_batches; batch++) {
@@ -131,7 +55,7 @@ static size_t list_runs(const struct call *call, const struct tp_kv_cache *cache
     return count;
 }
 
-static int compute_in(struct tp_process *process, const struct call *call)
+static int compute_in(struct tp_process *process, const struct tp_attention_call *call)
 {
     size_t n_positions = call->n_batches * call->n_queries;
     const float *q = tp_floats_of(&call->q, &process->x), *sinks = NULL;
@@ -163,11 +87,9 @@ static int compute_in(struct tp_process *process, const struct call *call)
 
 static int sink_attention(const struct tp_frame *frame, struct tp_error *error)
 {
-    struct call call = {.has_sinks = false};
+    struct tp_attention_call call;
     struct tp_process *process;
-    int rc = open_arguments(frame, &call, error);
-    if (rc == 0)
-        rc = expect_shapes(&call, error);
+    int rc = tp_open_sink_attention(frame, &call, error);
     if (rc != 0 || call.y.elements == 0)
         return rc;
     rc = tp_process_enter(&process, error);

@@ -199,10 +199,69 @@ int tp_frame_s64(const struct tp_frame *frame, const char *name, int64_t *ret_va
                   error);
 }
 
+/* ---- of calls for a GPU ---- */
+
+/* XLA's error becomes ours. */
+static int take_error(const XLA_FFI_CallFrame *frame, XLA_FFI_Error *theirs, int rc,
+                      const char *what, struct tp_error *error)
+{
+    if (theirs == NULL)
+        return 0;
+    XLA_FFI_Error_GetMessage_Args message = {
+        .struct_size = XLA_FFI_Error_GetMessage_Args_STRUCT_SIZE, .error = theirs};
+    frame->api->XLA_FFI_Error_GetMessage(&message);
+    tp_error_set(error, rc, "XLA cannot %s: %s", what, message.message);
+    XLA_FFI_Error_Destroy_Args destroy = {.struct_size = XLA_FFI_Error_Destroy_Args_STRUCT_SIZE,
+                                          .error = theirs};
+    frame->api->XLA_FFI_Error_Destroy(&destroy);
+    return rc;
+}
+
+int tp_frame_stream(const struct tp_frame *frame, void **ret_stream, struct tp_error *error)
+{
+    XLA_FFI_Stream_Get_Args args = {.struct_size = XLA_FFI_Stream_Get_Args_STRUCT_SIZE,
+                                    .ctx = frame->xla->ctx};
+    int rc = take_error(frame->xla, frame->xla->api->XLA_FFI_Stream_Get(&args), -EIO,
+                        "say which stream to use", error);
+    if (rc == 0)
+        *ret_stream = args.stream;
+    return rc;
+}
+
+int tp_frame_allocate(const struct tp_frame *frame, size_t bytes, void **ret_memory,
+                      struct tp_error *error)
+{
+    enum { ALIGNMENT = 256 };
+    XLA_FFI_DeviceMemory_Allocate_Args args = {.struct_size =
+                                                   XLA_FFI_DeviceMemory_Allocate_Args_STRUCT_SIZE,
+                                               .ctx = frame->xla->ctx,
+                                               .size = bytes,
+                                               .alignment = ALIGNMENT};
+    int rc = take_error(frame->xla, frame->xla->api->XLA_FFI_DeviceMemory_Allocate(&args), -ENOMEM,
+                        "give memory", error);
+    if (rc == 0 && args.data == NULL)
+        rc = tp_error_set(error, -ENOMEM, "XLA has no memory for %zu bytes", bytes);
+    if (rc == 0)
+        *ret_memory = args.data;
+    return rc;
+}
+
+void tp_frame_free(const struct tp_frame *frame, void *memory, size_t bytes)
+{
+    struct tp_error ignored;
+    XLA_FFI_DeviceMemory_Free_Args args = {.struct_size =
+                                               XLA_FFI_DeviceMemory_Free_Args_STRUCT_SIZE,
+                                           .ctx = frame->xla->ctx,
+                                           .size = bytes,
+                                           .data = memory};
+    take_error(frame->xla, frame->xla->api->XLA_FFI_DeviceMemory_Free(&args), -EIO,
+               "take memory back", &ignored);
+}
+
 /* ---- the call ---- */
 
 /* True when the call was made to learn this and for nothing else. */
-static bool tell_version(const XLA_FFI_CallFrame *frame)
+static bool tell_version(const XLA_FFI_CallFrame *frame, XLA_FFI_Handler_Traits traits)
 {
     const XLA_FFI_Extension_Base *extension = frame->extension_start;
     if (extension == NULL || extension->type != XLA_FFI_Extension_Metadata)
@@ -210,7 +269,7 @@ static bool tell_version(const XLA_FFI_CallFrame *frame)
     XLA_FFI_Metadata *metadata = ((const XLA_FFI_Metadata_Extension *)extension)->metadata;
     metadata->api_version.major_version = XLA_FFI_API_MAJOR;
     metadata->api_version.minor_version = XLA_FFI_API_MINOR;
-    metadata->traits = 0;
+    metadata->traits = traits;
     return true;
 }
 
@@ -231,10 +290,11 @@ static XLA_FFI_Error *fail(const XLA_FFI_CallFrame *frame, int rc, const char *m
     return frame->api->XLA_FFI_Error_Create(&args);
 }
 
-XLA_FFI_Error *tp_frame_handle(XLA_FFI_CallFrame *frame, const char *name, tp_handler_fn *handler)
+static XLA_FFI_Error *handle(XLA_FFI_CallFrame *frame, const char *name, tp_handler_fn *handler,
+                             XLA_FFI_Handler_Traits traits)
 {
     struct tp_error error = {.text = ""};
-    if (tell_version(frame))
+    if (tell_version(frame, traits))
         return NULL;
     if (frame->struct_size < XLA_FFI_CallFrame_STRUCT_SIZE ||
         frame->stage != XLA_FFI_ExecutionStage_EXECUTE)
@@ -246,4 +306,15 @@ XLA_FFI_Error *tp_frame_handle(XLA_FFI_CallFrame *frame, const char *name, tp_ha
     if (error.text[0] == '\0')
         tp_error_set(&error, rc, "%s", strerror(-rc));
     return fail(frame, rc, (tp_error_prefix(&error, rc, "%s", name), error.text));
+}
+
+XLA_FFI_Error *tp_frame_handle(XLA_FFI_CallFrame *frame, const char *name, tp_handler_fn *handler)
+{
+    return handle(frame, name, handler, 0);
+}
+
+XLA_FFI_Error *tp_frame_handle_replayable(XLA_FFI_CallFrame *frame, const char *name,
+                                          tp_handler_fn *handler)
+{
+    return handle(frame, name, handler, XLA_FFI_HANDLER_TRAITS_COMMAND_BUFFER_COMPATIBLE);
 }

@@ -71,6 +71,19 @@ int tp_buffer_expect_rank(const struct tp_buffer *buffer, size_t least, struct t
 int tp_buffer_expect_mxfp4(const struct tp_buffer *blocks, const struct tp_buffer *scales,
                            size_t least, struct tp_error *error);
 
+/* ---- of calls for a GPU ---- */
+
+/* The stream that all work goes to; it is not waited for. */
+int tp_frame_stream(const struct tp_frame *frame, void **ret_stream, struct tp_error *error);
+
+/* Memory of the device, aligned to 256, of any content; -ENOMEM. Freed at once when the stream has
+ * been given all that uses it: who gets it next goes to the same stream. */
+int tp_frame_allocate(const struct tp_frame *frame, size_t bytes, void **ret_memory,
+                      struct tp_error *error);
+void tp_frame_free(const struct tp_frame *frame, void *memory, size_t bytes);
+
+/* ---- the call ---- */
+
 /* 0, or a negative errno with a message: -EINVAL for what the caller did wrong. */
 typedef int tp_handler_fn(const struct tp_frame *frame, struct tp_error *error);
 
@@ -78,5 +91,10 @@ typedef int tp_handler_fn(const struct tp_frame *frame, struct tp_error *error);
  * otherwise calls `handler` and turns its failure into XLA's error, which begins with `name`. */
 struct XLA_FFI_Error *tp_frame_handle(struct XLA_FFI_CallFrame *frame, const char *name,
                                       tp_handler_fn *handler);
+
+/* Of a handler that XLA may record and replay: it launches the same on the same memory whenever it
+ * is called alike, and has no memory of its own. */
+struct XLA_FFI_Error *tp_frame_handle_replayable(struct XLA_FFI_CallFrame *frame, const char *name,
+                                                 tp_handler_fn *handler);
 
 #endif

@@ -1,12 +1,13 @@
-/* What XLA calls, on the CPU. tensorport/_ffi.py registers each under its name.
+/* What XLA calls: on the CPU, and in a library of their own (infer/jax/cuda/) for CUDA, on the
+ * stream that XLA passes. tensorport/_ffi.py registers each under its name, for either platform.
  *
  * Arrays are row major. [*L] are leading axes of any number, none included; any dimension may be 0.
  * x is float32 or bfloat16 and so is the result; sums are float32. Biases, sinks and caches are
  * float32 or bfloat16. What does not fit is INVALID_ARGUMENT with a message that says what was
  * expected; RESOURCE_EXHAUSTED when memory runs out.
  *
- * Handlers for CUDA would have the same names and the same arrays, in a library of their own beside
- * the plugin, on the stream that XLA passes.
+ * Those for CUDA look at no number of an argument on the host, and never wait for the device: what
+ * is above holds for its memory. They compute in the sums and orders of the plugin's kernels.
  */
 #ifndef TENSORPORT_INFER_JAX_HANDLERS_H
 #define TENSORPORT_INFER_JAX_HANDLERS_H

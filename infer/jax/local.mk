@@ -3,6 +3,7 @@
 # the build folder, as pip installs it or PYTHONPATH names it.
 xla_files = \
 	infer/jax/attention.c \
+	infer/jax/calls.c infer/jax/calls.h \
 	infer/jax/experts.c \
 	infer/jax/floats.c infer/jax/floats.h \
 	infer/jax/frame.c infer/jax/frame.h \
@@ -35,7 +36,22 @@ JAX_PACKAGE = \
 	infer/jax/python/tensorport/py.typed \
 	infer/jax/python/setup.py
 
-EXTRA_DIST += $(JAX_PACKAGE) $(xla_files)
+# The same for CUDA, on the plugin's kernels; device_cuda.c is the device's side of it, or what the
+# tests have in its place.
+xla_cuda_files = \
+	cuda/arena.c \
+	decode/dtype.c \
+	decode/error.c \
+	infer/jax/calls.c infer/jax/calls.h \
+	infer/jax/cuda/attention.c \
+	infer/jax/cuda/experts.c \
+	infer/jax/cuda/gpu.c infer/jax/cuda/gpu.h \
+	infer/jax/cuda/products.c \
+	infer/jax/cuda/quantization.c \
+	infer/jax/frame.c infer/jax/frame.h \
+	infer/jax/handlers.h
+
+EXTRA_DIST += $(JAX_PACKAGE) $(xla_files) $(xla_cuda_files)
 
 # Out of the source tree; a build inside it has the files in place.
 jax-package: $(JAX_PACKAGE)
@@ -72,4 +88,25 @@ $(jax_library): tensorport-xla.so
 xladir = $(pkglibdir)
 xla_DATA = tensorport-xla.so
 CLEANFILES += tensorport-xla.so $(jax_library)
+
+if BUILD_CUDA
+noinst_LIBRARIES += libxla_cuda.a
+libxla_cuda_a_SOURCES = $(xla_cuda_files) cuda/device_cuda.c
+libxla_cuda_a_CFLAGS = $(cuda_host_flags)
+libxla_cuda_a_CPPFLAGS = $(AM_CPPFLAGS) $(XLA_CPPFLAGS) -isystem $(CUDA_HOME)/include
+
+# Choosing tokens and measuring peaks are tpinfer's.
+xla_cuda_objects = $(filter-out cuda/choose.% cuda/peaks.%,$(cuda_objects))
+tensorport-xla-cuda.so: libxla_cuda.a $(xla_cuda_objects)
+	$(AM_V_CCLD)$(CXX) -shared $(LDFLAGS) -o $@ $(xla_cuda_objects) -Wl,--whole-archive libxla_cuda.a \
+		-Wl,--no-whole-archive -Wl,-z,defs $(cuda_libraries)
+
+jax_cuda_library = infer/jax/python/tensorport/tensorport-xla-cuda.so
+$(jax_cuda_library): tensorport-xla-cuda.so
+	$(AM_V_GEN)$(MKDIR_P) $(@D) && rm -f $@ && cp $< $@
+noinst_DATA = $(jax_cuda_library)
+
+xla_DATA += tensorport-xla-cuda.so
+CLEANFILES += tensorport-xla-cuda.so $(jax_cuda_library)
+endif
 endif

@@ -4,6 +4,7 @@
 
 #include "decode/codec.h"
 #include "decode/mxfp4_encode.h"
+#include "infer/jax/calls.h"
 #include "infer/jax/frame.h"
 #include "infer/jax/handlers.h"
 #include "infer/jax/process.h"
@@ -46,74 +47,36 @@ static int convert(struct conversion *c, struct tp_error *error)
     return 0;
 }
 
-/* `values` has the shape of `scales`, but for 32 columns in place of each scale. */
-static int expect_columns(const struct tp_buffer *values, const struct tp_buffer *scales,
-                          struct tp_error *error)
-{
-    size_t expected[TP_BUFFER_MAX_RANK];
-    memcpy(expected, scales->dims, scales->rank * sizeof *expected);
-    expected[scales->rank - 1] *= TP_MXFP4_BLOCK_ELEMENTS;
-    return tp_buffer_expect(values, expected, scales->rank, error);
-}
-
-static int expect_all(const struct tp_buffer *values, const struct tp_buffer *blocks,
-                      const struct tp_buffer *scales, struct tp_error *error)
-{
-    int rc = tp_buffer_expect_mxfp4(blocks, scales, 1, error);
-    return rc == 0 ? expect_columns(values, scales, error) : rc;
-}
-
-static uint32_t float_types(void)
-{
-    return tp_types(TP_F32) | tp_types(TP_F16) | tp_types(TP_BF16);
-}
-
 static int mxfp4_quantize(const struct tp_frame *frame, struct tp_error *error)
 {
-    struct tp_buffer x, blocks, scales;
-    int rc = tp_frame_count(frame, 1, 1, 2, error);
-    if (rc == 0)
-        rc = tp_frame_argument(frame, 0, "x", float_types(), &x, error);
-    if (rc == 0)
-        rc = tp_frame_result(frame, 0, "blocks", tp_types(TP_U8), &blocks, error);
-    if (rc == 0)
-        rc = tp_frame_result(frame, 1, "scales", tp_types(TP_U8), &scales, error);
-    if (rc == 0)
-        rc = expect_all(&x, &blocks, &scales, error);
+    struct tp_conversion_call call;
+    int rc = tp_open_mxfp4_quantize(frame, &call, error);
     if (rc != 0)
         return rc;
-    struct conversion c = {.encode = tp_mxfp4_encoder(tp_codecs(), x.dtype),
-                           .values = x.data,
-                           .blocks = blocks.data,
-                           .scales = scales.data,
-                           .value_bytes = tp_dtype_size(x.dtype),
-                           .n_blocks = scales.elements};
+    struct conversion c = {.encode = tp_mxfp4_encoder(tp_codecs(), call.values.dtype),
+                           .values = call.values.data,
+                           .blocks = call.blocks.data,
+                           .scales = call.scales.data,
+                           .value_bytes = tp_dtype_size(call.values.dtype),
+                           .n_blocks = call.scales.elements};
     return convert(&c, error);
 }
 
 static int mxfp4_dequantize(const struct tp_frame *frame, struct tp_error *error)
 {
-    struct tp_buffer values, blocks, scales;
-    int rc = tp_frame_count(frame, 2, 2, 1, error);
-    if (rc == 0)
-        rc = tp_frame_argument(frame, 0, "blocks", tp_types(TP_U8), &blocks, error);
-    if (rc == 0)
-        rc = tp_frame_argument(frame, 1, "scales", tp_types(TP_U8), &scales, error);
-    if (rc == 0)
-        rc = tp_frame_result(frame, 0, "values", float_types(), &values, error);
-    if (rc == 0)
-        rc = expect_all(&values, &blocks, &scales, error);
+    struct tp_conversion_call call;
+    int rc = tp_open_mxfp4_dequantize(frame, &call, error);
     if (rc != 0)
         return rc;
-    enum tp_target target = values.dtype == TP_F32   ? TP_TARGET_F32
-                            : values.dtype == TP_F16 ? TP_TARGET_F16
-                                                     : TP_TARGET_BF16;
+    enum tp_target target = call.values.dtype == TP_F32   ? TP_TARGET_F32
+                            : call.values.dtype == TP_F16 ? TP_TARGET_F16
+                                                          : TP_TARGET_BF16;
     struct conversion c = {.decode = tp_codecs()->mxfp4[target],
-                           .values = values.data,
-                           .blocks = blocks.data,
-                           .scales = scales.data,
-                           .value_bytes = tp_dtype_size(values.dtype),
-                           .n_blocks = scales.elements};
+                           .values = call.values.data,
+                           .blocks = call.blocks.data,
+                           .scales = call.scales.data,
+                           .value_bytes = tp_dtype_size(call.values.dtype),
+                           .n_blocks = call.scales.elements};
     return convert(&c, error);
 }
 

@@ -528,8 +528,8 @@ tp_kernel_fn *variant_for(const struct variants *variants, const struct tp_gpu_m
 /* ---- running ---- */
 
 static const struct kernel_test *const files[] = {
-    product_tests,  mlp_tests,      output_tests,       attention_tests,
-    choosing_tests, many_row_tests, many_product_tests, many_attention_tests};
+    product_tests,  mlp_tests,          output_tests,         attention_tests, choosing_tests,
+    many_row_tests, many_product_tests, many_attention_tests, array_tests};
 enum { N_FILES = sizeof files / sizeof *files };
 
 static const struct kernel_test *find(const char *name)

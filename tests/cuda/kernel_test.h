@@ -23,7 +23,7 @@ enum {
 
 /* Each file's, ended by one without a name. */
 extern const struct kernel_test product_tests[], mlp_tests[], output_tests[], attention_tests[],
-    choosing_tests[], many_row_tests[], many_product_tests[], many_attention_tests[];
+    choosing_tests[], many_row_tests[], many_product_tests[], many_attention_tests[], array_tests[];
 
 /* ---- what a test says ---- */
 

@@ -3,6 +3,10 @@
 #include "cuda/layer.cuh"
 #include "cuda/many_tile.cuh"
 
+namespace arrays
+{
+#include "cuda/arrays.cu"
+}
 namespace attend
 {
 #include "cuda/attend.cu"
@@ -30,4 +34,8 @@ namespace many_rows
 namespace peaks
 {
 #include "cuda/peaks.cu"
+}
+namespace product
+{
+#include "cuda/product.cu"
 }

@@ -12,6 +12,7 @@ EXTRA_DIST += \
 kernel_test_sources = \
 	tests/cuda/kernel_reference.c tests/cuda/kernel_reference.h \
 	tests/cuda/kernel_test.c tests/cuda/kernel_test.h \
+	tests/cuda/test_arrays.c \
 	tests/cuda/test_attention.c \
 	tests/cuda/test_choosing.c \
 	tests/cuda/test_many_attention.c \

@@ -29,14 +29,14 @@ struct cell {
     stamp written, read;
 };
 
-/* A piece of memory, with a cell for each two bytes: nothing smaller is written. */
+/* A piece of memory, with a cell for each byte. */
 struct memory {
     const uint8_t *begin;
     size_t bytes;
     cell *cells; /* NULL until something is touched */
 };
 
-enum { BYTES_OF_CELL = 2 };
+enum { BYTES_OF_CELL = 1 };
 
 std::map<const uint8_t *, memory> &memories()
 {

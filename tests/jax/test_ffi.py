@@ -32,6 +32,7 @@ def start_under_sanitizer():
 
 start_under_sanitizer()
 os.environ.pop("TENSORPORT_XLA", None)
+os.environ["TENSORPORT_XLA_CUDA"] = "/nowhere"  # which test_cuda_lowering.py is about
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Every shape is compiled anew, which takes longer than all there is to compute.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"

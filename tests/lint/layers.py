@@ -13,7 +13,8 @@ Behind the files of the view, knowing nothing of how they are made:
     infer/cli -> infer/engine -> infer/backend.h <- infer/cpu, cuda
                  infer/backend.h, infer/cpu, cuda -> infer/model -> infer/weights -> fs/base, decode
     infer/cli -> infer/validate -> infer/engine, infer/model
-    infer/jax -> infer/cpu (what XLA calls; nothing knows it)
+    infer/jax -> infer/cpu, infer/weights (what XLA calls; nothing knows it)
+    infer/jax/cuda -> infer/jax, cuda (the same for a GPU)
     infer/cli -> infer/chat -> infer/tokenizer                              -> fs/base, decode
 """
 
@@ -52,7 +53,8 @@ KNOWS = {
                       "infer/tokenizer", "infer/validate", "infer/weights"),
         "infer/cpu": ("infer", "infer/model", "infer/weights"),
         "infer/engine": ("infer", "infer/model"),
-        "infer/jax": ("infer/cpu",),
+        "infer/jax": ("infer/cpu", "infer/weights"),
+        "infer/jax/cuda": ("cuda", "infer/jax", "infer/weights"),
         "infer/model": ("infer/weights",),
         "infer/tokenizer": (),
         "infer/validate": ("infer", "infer/engine", "infer/model"),

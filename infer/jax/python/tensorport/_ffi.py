@@ -1,8 +1,10 @@
-"""The kernels in C: where their library is, and whether XLA has them.
+"""The kernels in C: where their libraries are, and whether XLA has them.
 
-The library is looked for at $TENSORPORT_XLA, beside this package, and where `make install` put it.
-`available()` says whether it is registered, `reason()` why it is not. It holds handlers for the CPU;
-on other platforms, and without the library, every operation has a form in plain jax.numpy.
+One library holds handlers for the CPU, another those for CUDA. Each is looked for at $TENSORPORT_XLA
+or $TENSORPORT_XLA_CUDA, beside this package, and where `make install` put it. `available()` says
+whether that for the CPU is registered, `reason()` why it is not, `available_on_cuda()` whether the
+other is, too. On other platforms, and without the libraries, every operation has a form in plain
+jax.numpy.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from typing import Any
 
 import jax
 
-LIBRARY = "tensorport-xla.so"
+LIBRARIES = {"cpu": "tensorport-xla.so", "CUDA": "tensorport-xla-cuda.so"}
+VARIABLES = {"cpu": "TENSORPORT_XLA", "CUDA": "TENSORPORT_XLA_CUDA"}
 INTERFACE = 1
 HANDLERS = (
     "dense_matmul",
@@ -30,22 +33,22 @@ HANDLERS = (
 IMPLEMENTATIONS = (None, "ffi", "jnp")
 
 
-def _places() -> list[Path]:
-    if "TENSORPORT_XLA" in os.environ:
-        return [Path(os.environ["TENSORPORT_XLA"])]
-    places = [Path(__file__).parent / LIBRARY]
+def _places(platform: str) -> list[Path]:
+    if VARIABLES[platform] in os.environ:
+        return [Path(os.environ[VARIABLES[platform]])]
+    places = [Path(__file__).parent / LIBRARIES[platform]]
     try:
         from tensorport import _installed  # written by the build: the directory of `make install`
 
-        places.append(Path(_installed.PKGLIBDIR) / LIBRARY)
+        places.append(Path(_installed.PKGLIBDIR) / LIBRARIES[platform])
     except ImportError:
         pass
     return places
 
 
-def _load() -> str | None:
-    """Registers the handlers; says why not."""
-    places = _places()
+def _load(platform: str) -> str | None:
+    """Registers a platform's handlers; says why not. JAX keeps them until it has such devices."""
+    places = _places(platform)
     path = next((place for place in places if place.exists()), None)
     if path is None:
         return "no library at " + " nor ".join(map(str, places))
@@ -58,7 +61,7 @@ def _load() -> str | None:
         return f"{path} is another version's: expected interface {INTERFACE}, found {interface}"
     for name in HANDLERS:
         handler = getattr(library, f"tensorport_{name}")
-        jax.ffi.register_ffi_target(f"tensorport_{name}", jax.ffi.pycapsule(handler), platform="cpu")
+        jax.ffi.register_ffi_target(f"tensorport_{name}", jax.ffi.pycapsule(handler), platform=platform)
     return None
 
 
@@ -66,19 +69,24 @@ _lock = threading.Lock()
 
 
 @functools.cache
-def _state() -> tuple[str | None]:
-    return (_load(),)
+def _state(platform: str) -> tuple[str | None]:
+    return (_load(platform),)
 
 
-def reason() -> str | None:
+def reason(platform: str = "cpu") -> str | None:
     """Why there are no kernels in C, or None if there are."""
     with _lock:
-        return _state()[0]
+        return _state(platform)[0]
 
 
 def available() -> bool:
-    """Whether XLA knows the kernels in C, for the platforms that they are for."""
+    """Whether XLA knows the kernels in C, for the CPU at least."""
     return reason() is None
+
+
+def available_on_cuda() -> bool:
+    """Whether it knows them for CUDA, too: asked for where there is a library for the CPU."""
+    return reason("CUDA") is None
 
 
 def choose(implementation: str | None, others: tuple[str, ...] = ()) -> str:
@@ -127,5 +135,7 @@ def call(
 
 
 def by_platform(ffi: Callable[..., Any], plain: Callable[..., Any], *arguments: jax.Array) -> Any:
-    """`ffi` where the computation is compiled for a CPU, `plain` elsewhere."""
-    return jax.lax.platform_dependent(*_varying_alike(arguments), cpu=ffi, default=plain)
+    """`ffi` where the computation is compiled for a CPU, or for CUDA and there are kernels for it;
+    `plain` elsewhere."""
+    fast = {"cpu": ffi, "cuda": ffi} if available_on_cuda() else {"cpu": ffi}
+    return jax.lax.platform_dependent(*_varying_alike(arguments), **fast, default=plain)
