@@ -14,6 +14,8 @@ from robust import SLOW
 GOLDENS = KIT / "goldens"
 MODELS = ("tiny", "small", "llama", "mistral") if SLOW == 1 else ("tiny", "llama")  # with sanitizers minutes are saved
 VIEWS = {}
+# What computes a lot, and with sanitizers says nothing new, is left out there.
+costly = test if SLOW == 1 else lambda function: function
 
 
 def view(name):
@@ -133,7 +135,7 @@ def off_a_mount_as_well():
         assert (done.returncode, done.stderr) == (0, ""), done
 
 
-@test
+@costly
 def steps_threads_and_instruction_sets():
     """Steps of 1 and 16 let the windows' memory go round."""
     for options in (("--chunk", 1, "-t", 1), ("--chunk", 7), ("--chunk", 16, "-t", 3), ("--chunk", 129, "-t", 5)):
@@ -144,7 +146,7 @@ def steps_threads_and_instruction_sets():
         passes("tiny", "--case", "short", "--case", "window", isa=isa)
 
 
-@test
+@costly
 def bf16_is_as_the_reference_in_bf16():
     for name in MODELS:
         for options in (("--activations", "bf16"), ("--kv-type", "bf16"), ("--activations", "bf16", "--kv-type", "bf16")):
@@ -157,7 +159,7 @@ def bf16_is_as_the_reference_in_bf16():
 
 # ---------------------------------------------------------------- what is not
 
-@test
+@costly
 def bf16_goes_on_like_float32():
     """Running freely, each case for as many tokens as the reference in BF16."""
     for name in MODELS:
@@ -291,7 +293,7 @@ def the_figures_are_numpy_s():
     assert near(said["kl"], kl.mean(), 1e-5) and near(said["largest_kl"], kl.max(), 1e-5)
 
 
-@test
+@costly
 def against_float32():
     prompt, greedy = (np.load(GOLDENS / f"tiny/window.{part}.npy") for part in ("prompt", "greedy"))
     ids = np.concatenate([prompt, greedy[:-1]])
