@@ -102,7 +102,7 @@ class Tables:
 
     def verdict(self, name, found, wanted, at_most=False):
         good = found <= wanted if at_most else found >= wanted
-        self.add(f"    {name:<72} {found:8.2f}  {'<=' if at_most else '>='} {wanted:<5g} {'ok' if good else 'SHORT'}")
+        self.add(f"    {name:<72} {found:8.3f}  {'<=' if at_most else '>='} {wanted:<5g} {'ok' if good else 'SHORT'}")
 
     def targets(self):
         self.add("\nwhat is wanted, on the CPU")
